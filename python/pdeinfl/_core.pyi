@@ -1,0 +1,3 @@
+"""Types of the Rust core."""
+
+__version__: str

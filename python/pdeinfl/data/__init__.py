@@ -1,0 +1,1 @@
+"""Labelled trajectories: containers, readers, writer, simulators."""

@@ -1,0 +1,15 @@
+//! Numerical core of pdeinfl: everything here works on slices and small checked views, without Python.
+//!
+//! - [`error`]: the one error type
+//! - [`pool`]: the process-local thread pool, with progress and interruption
+//! - [`gram`]: blocked contractions `a bᵀ` with reproducible bits
+//! - [`aggregate`]: two-time, lag, class and distance aggregations of influence matrices, bootstrap
+//! - [`finite_difference`]: periodic stencils, Lie derivatives, Richardson ladders
+//! - [`euler`]: the compressible Euler solver
+
+pub mod aggregate;
+pub mod error;
+pub mod euler;
+pub mod finite_difference;
+pub mod gram;
+pub mod pool;
