@@ -1,0 +1,1 @@
+"""Influence: Jacobian products, the neural-tangent metric, solvers with certificates, results and their store."""

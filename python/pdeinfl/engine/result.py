@@ -1,0 +1,268 @@
+"""`Influence`: the influence matrix of one mini-batch with its labels, certificate and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from pdeinfl import _core
+from pdeinfl.engine.certificate import DampingPath, certify, rounding_factor
+from pdeinfl.engine.damping import Damping
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Class, trajectory and time of each example, three ``(n,)`` int64 arrays, and the names of the classes."""
+
+    class_ids: np.ndarray
+    trajectory_ids: np.ndarray
+    times: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """``H_AB[i, j] = g_A,iᵀ η⁻¹ g_B,j``: how a descent step on perturbation j lowers observable A at response i.
+
+    Attributes:
+        values: H, float64 ``(n_response_observables, n_perturbation_observables, n_response, n_perturbation)``.
+        error_bound: certified elementwise ``|error|`` (MATH §3), rounding included, same shape.
+        relative_error: Frobenius norm of the bound over that of the values, per pair of observables.
+        converged: every relative error is at most ``tol``.
+        damping, lambda_max: absolute λ and the largest eigenvalue of the metric.
+        gradient_overlap: GᵀG, the shape of ``values``: H·λ in the limit λ → ∞.
+        n_jvp, n_vjp: Jacobian products over the metric mini-batch.
+        ritz_values, subspace_dof, effective_dof, participation: MATH §3; ``effective_dof`` is None where it was not
+            asked for, else (value, low, high).
+        product_error, gradient_error: measured relative rounding of products and of gradients.
+        losses: SMSE of the response examples, ``(n_response,)``; input_distance: MATH §5, ``(n_response,
+            n_perturbation)``; both None where unknown.
+        settings: everything else that decided the numbers, JSON-able.
+    """
+
+    values: np.ndarray
+    error_bound: np.ndarray
+    relative_error: np.ndarray
+    converged: bool
+    response_names: tuple[str, ...]
+    perturbation_names: tuple[str, ...]
+    response_labels: Labels
+    perturbation_labels: Labels
+    damping: float
+    lambda_max: float
+    gradient_overlap: np.ndarray
+    n_jvp: int = 0
+    n_vjp: int = 0
+    ritz_values: np.ndarray = field(default_factory=lambda: np.empty(0))
+    subspace_dof: float = float("nan")
+    effective_dof: tuple[float, float, float] | None = None
+    product_error: float = 0.0
+    gradient_error: float = 0.0
+    tol: float = 0.0
+    losses: np.ndarray | None = None
+    input_distance: np.ndarray | None = None
+    run: str = ""
+    seed: int = 0
+    epoch: int = 0
+    mini_batch: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    path: DampingPath | None = None
+    step: Callable[[int, float], Any] | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        values: Any,
+        class_ids: Any,
+        trajectory_ids: Any,
+        times: Any,
+        response: Sequence[str] = ("smse",),
+        perturbation: Sequence[str] = ("smse",),
+        class_names: Sequence[str] | None = None,
+        run: str = "",
+        seed: int = 0,
+        epoch: int = 0,
+        mini_batch: int = 0,
+        input_distance: Any = None,
+        losses: Any = None,
+    ) -> Influence:
+        """An `Influence` from a matrix computed elsewhere; it has no bound (NaN) and no damping path.
+
+        Args:
+            values: ``(n_response_observables, n_perturbation_observables, n, n)``, or ``(n, n)`` for one pair.
+            class_ids, trajectory_ids, times: ``(n,)`` integers.
+            response, perturbation: names of the observables.
+            class_names: names that ``class_ids`` index; default ``class 0``, ….
+            run, seed, epoch, mini_batch: where the matrix belongs in a run.
+            input_distance: ``(n, n)``, for the distance decay. losses: ``(n,)``, for the ``loss`` standardisation.
+
+        Raises:
+            ValueError: a shape does not fit the others.
+        """
+        response = (response,) if isinstance(response, str) else tuple(response)
+        perturbation = (perturbation,) if isinstance(perturbation, str) else tuple(perturbation)
+        h = np.array(values, dtype=np.float64)
+        h = h[None, None] if h.ndim == 2 else h
+        if h.ndim != 4 or h.shape[:2] != (len(response), len(perturbation)) or h.shape[2] != h.shape[3]:
+            raise ValueError(
+                f"`values` must have shape (n, n) or ({len(response)}, {len(perturbation)}, n, n); "
+                f"got {np.shape(values)}"
+            )
+        n = h.shape[2]
+        arrays = []
+        for name, given in (("class_ids", class_ids), ("trajectory_ids", trajectory_ids), ("times", times)):
+            array = np.asarray(given)
+            if array.shape != (n,) or (array.dtype.kind not in "iu" and n):
+                raise ValueError(f"`{name}` must be {n} integers; got {array.dtype} of shape {array.shape}")
+            arrays.append(array.astype(np.int64))
+        n_classes = int(arrays[0].max(initial=-1)) + 1
+        names = tuple(class_names) if class_names is not None else tuple(f"class {k}" for k in range(n_classes))
+        if len(names) < n_classes:
+            raise ValueError(f"`class_names` must name every class: ids reach {n_classes - 1}, got {len(names)} names")
+        optional = {}
+        for name, given, shape in (("input_distance", input_distance, (n, n)), ("losses", losses, (n,))):
+            optional[name] = None if given is None else np.array(given, dtype=np.float64)
+            if given is not None and optional[name].shape != shape:
+                raise ValueError(f"`{name}` must have shape {shape}; got {optional[name].shape}")
+        labels = Labels(arrays[0], arrays[1], arrays[2], names)
+        unknown = np.full(h.shape, np.nan)
+        return cls(
+            values=h,
+            error_bound=unknown,
+            relative_error=np.full(h.shape[:2], np.nan),
+            converged=False,
+            response_names=response,
+            perturbation_names=perturbation,
+            response_labels=labels,
+            perturbation_labels=labels,
+            damping=float("nan"),
+            lambda_max=float("nan"),
+            gradient_overlap=unknown,
+            run=run,
+            seed=seed,
+            epoch=epoch,
+            mini_batch=mini_batch,
+            **optional,  # type: ignore[arg-type]
+        )
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of the response examples (those of the perturbations where the batches are the same)."""
+        return self.response_labels
+
+    @property
+    def participation(self) -> float:
+        """``(tr H)²/‖H‖_F²`` of the first observable that both responds and perturbs on the same examples, else NaN."""
+        for a, name in enumerate(self.response_names):
+            if name in self.perturbation_names and self.values.shape[2] == self.values.shape[3]:
+                h = self.values[a, self.perturbation_names.index(name)]
+                return float(np.trace(h) ** 2 / np.sum(h * h))
+        return float("nan")
+
+    def pair_index(self, response: str, perturbation: str) -> tuple[int, int]:
+        """Position of a pair of observables in ``values``.
+
+        Raises:
+            KeyError: an observable that this result does not hold; the message lists those it holds.
+        """
+        sides = (("response", response, self.response_names), ("perturbation", perturbation, self.perturbation_names))
+        for side, name, names in sides:
+            if name not in names:
+                raise KeyError(f"no {side} observable {name!r}; this result holds {', '.join(names)}")
+        return self.response_names.index(response), self.perturbation_names.index(perturbation)
+
+    def __getitem__(self, pair: tuple[str, str]) -> np.ndarray:
+        """The block of one ``(response, perturbation)`` pair, ``(n_response, n_perturbation)``."""
+        return self.values[self.pair_index(*pair)]
+
+    def at_damping(self, dampings: Sequence[float | Damping]) -> list[Influence]:
+        """The same influence at other dampings, each with its own bounds; costs no Jacobian product.
+
+        Args:
+            dampings: absolute numbers or `Damping`s (relative ones to this result's ``lambda_max``).
+
+        Raises:
+            ValueError: a damping is not positive, or this result holds no path (built by ``from_arrays``).
+        """
+        if self.path is None:
+            raise ValueError("this influence has no damping path: it was built from arrays, not by `pi.influence`")
+        out = []
+        for damping in dampings:
+            value = Damping.of(damping).resolve(self.lambda_max)
+            if value == self.damping:
+                out.append(self)
+                continue
+            rounding = rounding_factor(self.product_error, self.gradient_error, self.lambda_max, value)
+            certified = certify(self.path, self.values.shape, value, rounding, self.tol)  # type: ignore[arg-type]
+            out.append(
+                replace(
+                    self,
+                    values=certified.values,
+                    error_bound=certified.error_bound,
+                    relative_error=certified.relative_error,
+                    converged=certified.converged,
+                    damping=value,
+                    subspace_dof=self.path.subspace_dof(value),
+                    effective_dof=None,
+                )
+            )
+        return out
+
+    def parameter_step(self, perturbation: int, observable: str | None = None) -> Any:
+        """``V_j = −η⁻¹ g_j``, the parameter step of one perturbation, a flat float64 tensor ``(P,)`` (MATH §2).
+
+        Args:
+            perturbation: index j of the perturbation example.
+            observable: which perturbation observable; default the first.
+
+        Raises:
+            ValueError: the solution is no longer held (the result was loaded, or computed with ``keep_steps=False``).
+            IndexError: no such perturbation.
+        """
+        if self.step is None:
+            raise ValueError("parameter steps are not held by a stored result: call `pi.influence` again")
+        n = len(self.perturbation_labels)
+        if not -n <= perturbation < n:
+            raise IndexError(f"`perturbation` must be an index into {n} examples; got {perturbation}")
+        name = self.perturbation_names[0] if observable is None else observable
+        block = self.pair_index(self.response_names[0], name)[1]
+        return self.step(block * n + perturbation % n, self.damping)
+
+    def standardize(self, kind: str = "standard") -> np.ndarray:
+        """Standardised H (MATH §4), the shape of ``values``; rows without variation become NaN.
+
+        Args:
+            kind: ``standard``, ``cosine``, ``trace``, ``by_response``, ``by_perturbation``, ``loss`` or ``none``.
+
+        Raises:
+            ValueError: unknown kind; ``standard`` with one perturbation; a kind that needs a square H or losses that
+                this result lacks.
+        """
+        n_a, n_b, n_r, n_p = self.values.shape
+        losses = None if self.losses is None else np.broadcast_to(self.losses, (n_a * n_b, n_r)).copy()
+        values, _ = _core.standardize(self.values.reshape(n_a * n_b, n_r, n_p), kind, losses)
+        return values.reshape(self.values.shape)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write this result to its own HDF5 file, atomically; parameter steps are not stored."""
+        from pdeinfl.engine.store import save_influence
+
+        save_influence(path, self)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Influence:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            OSError, ValueError: the file is missing, truncated, or not an influence file.
+        """
+        from pdeinfl.engine.store import load_influence
+
+        return load_influence(path)
