@@ -202,3 +202,10 @@ def test_deviation_rises_with_resolution():
         simulate_euler("CRP", 6, 64, 20, seed=1, refinement=1)[0][:, :, 0].std()
     ]
     assert deviations[0] < deviations[1] < deviations[2]
+
+
+def test_progress_is_plain_lines_in_a_log(capsys):
+    simulate_euler(("RP", "CRP"), 2, 8, 3, seed=0, progress=True)
+    assert capsys.readouterr().err.splitlines()[-1] == "simulate CE: 12 of 12 intervals"
+    simulate_euler("RP", 2, 8, 3, seed=0)
+    assert capsys.readouterr().err == ""

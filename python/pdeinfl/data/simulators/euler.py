@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from pdeinfl import _core
+from pdeinfl.data.progress import ProgressReport
 from pdeinfl.data.simulators.arguments import check_count
 from pdeinfl.data.simulators.euler_plan import EulerPlan, check_states, plan_euler
 from pdeinfl.data.simulators.initial_conditions import InitialCondition
@@ -92,35 +92,41 @@ def simulate_euler(
         Conserved states, float32 ``(n, n_steps + 1, 4, X, Y)``, class by class; class ids ``(n,)``; class names.
     """
     plan = plan_euler(classes, n_per_class, resolution, n_steps, seed, preset, initial_states, refinement)
-    states = np.empty((plan.n_trajectories, plan.n_steps + 1, 4, *plan.resolution), np.float32)
-    with progress_bar(plan, progress) as bar:
-        for class_id, indices in plan.chunks():
-            start = class_id * plan.n_per_class + indices.start
-            states[start : start + len(indices)] = solve_chunk(plan, class_id, indices, cfl, num_threads, bar)
-    class_ids = np.repeat(np.arange(len(plan.class_names)), plan.n_per_class)
+    states, class_ids = simulate_plan(plan, cfl, num_threads, progress)
     return states, class_ids, plan.class_names
 
 
-def progress_bar(plan: EulerPlan, progress: bool, done: int = 0) -> tqdm:
-    """A bar in units of one interval of one trajectory; silent unless asked for."""
-    total = plan.n_trajectories * plan.n_steps
-    return tqdm(total=total, initial=done, desc="simulate CE", unit="interval", disable=not progress, leave=False)
+def simulate_plan(
+    plan: EulerPlan, cfl: float = MAX_CFL, num_threads: int | None = None, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """All trajectories of a checked plan, with their class ids."""
+    states = np.empty((plan.n_trajectories, plan.n_steps + 1, 4, *plan.resolution), np.float32)
+    with ProgressReport(plan.n_trajectories * plan.n_steps, "simulate CE", "intervals", progress) as report:
+        for class_id, indices in plan.chunks():
+            start = class_id * plan.n_per_class + indices.start
+            states[start : start + len(indices)] = solve_chunk(plan, class_id, indices, cfl, num_threads, report)
+    return states, np.repeat(np.arange(len(plan.class_names)), plan.n_per_class)
 
 
 def solve_chunk(
-    plan: EulerPlan, class_id: int, indices: range, cfl: float, num_threads: int | None, bar: tqdm
+    plan: EulerPlan,
+    class_id: int,
+    indices: range,
+    cfl: float = MAX_CFL,
+    num_threads: int | None = None,
+    report: ProgressReport | None = None,
 ) -> np.ndarray:
     """Conserved float32 snapshots of some trajectories of a class."""
     done = 0
 
     def advance(units: int) -> None:
         nonlocal done
-        bar.update(units - done)
+        if report is not None:
+            report.update(units - done)
         done = units
 
-    primitives = plan.primitives(class_id, indices)
     states, _ = solve_euler(
-        primitives,
+        plan.primitives(class_id, indices),
         plan.n_steps,
         cfl=cfl,
         refinement=plan.refinement,
