@@ -26,3 +26,13 @@ def cross_gram(
     bfloat16: bool = False,
     callback: Callable[[int], object] | None = None,
 ) -> NDArray[np.float64]: ...
+def euler_solve(
+    primitives: NDArray[np.float64],
+    out: NDArray[np.float32] | NDArray[np.float64],
+    interval: float,
+    gamma: float,
+    cfl: float,
+    refinement: int = 1,
+    num_threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> NDArray[np.uint64]: ...
