@@ -26,7 +26,6 @@ from pdeinfl.surrogates import (
     save_checkpoint,
 )
 from pdeinfl.surrogates import checkpoint as checkpoint_module
-from pdeinfl.surrogates.atomic import write_atomically
 
 CHANNELS = ("velocity_x", "velocity_y")
 
@@ -228,22 +227,25 @@ def test_interrupt_leaves_the_last_whole_epoch(tmp_path, stop_at):
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def fail():
-        with write_atomically(path) as file:
-            file.write(b"half of the new")
-            raise RuntimeError("disk")
-
-    with pytest.raises(RuntimeError, match="disk"):
-        fail()
-    assert path.read_bytes() == b"old"
+    path = tmp_path / "epoch_0000.pt"
+    save_checkpoint(path, model())
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match="pickle"):
+        save_checkpoint(path, model(), settings={"a generator": (n for n in ())})
+    assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_same_content_same_digest(tmp_path):
+    digests = []
+    for name in ("a.pt", "b.pt"):
+        save_checkpoint(tmp_path / name, model())
+        digests.append(checkpoint_module.sha256(tmp_path / name))
+    assert digests[0] == digests[1]
+
+
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / "epoch_0001.pt.partial").write_bytes(b"half")
+    (tmp_path / ".epoch_0001.pt.4711.tmp").write_bytes(b"half")
     fit(model(), 1, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0000.pt", "epoch_0001.pt", "history.json"]
 

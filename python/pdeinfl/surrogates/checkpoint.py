@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pdeinfl.surrogates.atomic import write_atomically
+from pdeinfl.atomic import atomic_path
 from pdeinfl.surrogates.catalogue import build
 from pdeinfl.surrogates.history import History
 
@@ -67,6 +67,13 @@ def list_checkpoints(directory: str | Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def remove_leftovers(directory: str | Path) -> None:
+    """Delete the temporary files that a killed process was writing in a run's directory."""
+    for pattern in (".epoch_*.pt.*.tmp", ".history.json.*.tmp"):
+        for temporary in Path(directory).glob(pattern):
+            temporary.unlink(missing_ok=True)
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
@@ -101,7 +108,8 @@ def save_checkpoint(
         "optimizer": {} if optimizer is None else optimizer.state_dict(),
         "history": {"rows": history.rows(), "n_parameters": history.n_parameters},
     }
-    with write_atomically(path) as file:
+    # Through a file object: given a path, torch.save would write the temporary name into the file and its digest.
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfl.surrogates.atomic import write_atomically
+from pdeinfl.atomic import atomic_path
 
 _CURVES = ("train_loss", "val_loss", "seconds")
 
@@ -49,8 +49,8 @@ class History:
         content: dict[str, Any] = {"epoch": self.epoch.tolist(), "n_parameters": self.n_parameters}
         for name in _CURVES:
             content[name] = [None if math.isnan(v) else v for v in getattr(self, name).tolist()]
-        with write_atomically(path) as file:
-            file.write(json.dumps(content, indent=1).encode())
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> History:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from pdeinfl.observables import SMSE
-from pdeinfl.surrogates.atomic import remove_partial_files
 from pdeinfl.surrogates.checkpoint import (
     checkpoint_info,
     checkpoint_path,
     list_checkpoints,
     load_checkpoint,
+    remove_leftovers,
     save_checkpoint,
 )
 from pdeinfl.surrogates.distributed import World, joined_world
@@ -30,7 +30,7 @@ from pdeinfl.surrogates.validation import smse_sum
 _CHECK_EVERY = 50  # batches between checks of the loss on CUDA, where each one waits for the device
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDiverged(ValueError):
     """The loss became NaN or infinite."""
 
 
@@ -199,7 +199,7 @@ class _Run:
         if self.directory is None or self.world.rank > 0:
             return None
         self.directory.mkdir(parents=True, exist_ok=True)
-        remove_partial_files(self.directory)
+        remove_leftovers(self.directory)
         found = list_checkpoints(self.directory)
         if resume:
             return found[max(found)] if found else None
