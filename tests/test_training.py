@@ -426,6 +426,8 @@ def test_another_run_is_not_overwritten(tmp_path):
         fit(net, 3, tmp_path, seed=4)
     with pytest.raises(ValueError, match=r"is of another run: its lr is 0\.005, this one's 0\.1"):
         fit(net, 3, tmp_path, lr=0.1)
+    with pytest.raises(ValueError, match="is of another run: its data is"):
+        pi.train(net, Waves(seed=5), Waves(2, seed=1), 3, 3, tmp_path, batch_size=5, lr=5e-3, progress=False)
     with pytest.raises(ValueError, match="`epochs` must be at least 2"):
         fit(net, 1, tmp_path)
     with pytest.raises(ValueError, match="do not fit this ViT"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Collection
@@ -90,7 +91,7 @@ def train(
         settings = {
             "seed": seed, "batch_size": batch_size, "processes": world.size, "lr": lr, "weight_decay": weight_decay,
             "n_train": len(train), "n_val": len(val), "channel_names": list(train.channel_names),
-            "resolution": [int(side) for side in train.resolution],
+            "resolution": [int(side) for side in train.resolution], "data": _fingerprint(train, val),
         }  # fmt: skip
         keep = None if keep_epochs == "all" else {0, *(int(e) for e in keep_epochs)}
         run = _Run(model, train, val, world, settings, checkpoint_dir, checkpoint_every, keep, streaming)
@@ -261,6 +262,14 @@ def _check_same_run(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) ->
         if theirs.get(name) != value:
             raise ValueError(f"{path} is of another run: its {name} is {theirs.get(name)!r}, this one's {value!r}: "
                              f"pass another checkpoint_dir, or resume=False to replace it")  # fmt: skip
+
+
+def _fingerprint(train: Any, val: Any) -> str:
+    """Digest of the first and last trajectories: tells another data set without reading all of this one."""
+    digest = hashlib.sha256()
+    for states in (train[0], train[-1], val[0], val[-1]):
+        digest.update(np.ascontiguousarray(states, dtype=np.float32))
+    return digest.hexdigest()
 
 
 def _cuda_devices(device: torch.device) -> list[int]:
