@@ -405,6 +405,11 @@ def test_bad_arguments(changes, message):
         fit(model(), 1, **changes)
 
 
+def test_nothing_to_train():
+    with pytest.raises(ValueError, match="`model` has no trainable parameters"):
+        fit(model().requires_grad_(False), 1)
+
+
 def test_bad_data():
     short, empty, other = Waves(n_times=1), Waves(0), Waves()
     other.channel_names = ("u", "v")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pdeinfl.observables import SMSE
+from pdeinfl.surrogates.base import integers_from
 from pdeinfl.surrogates.checkpoint import (
     checkpoint_info,
     checkpoint_path,
@@ -83,7 +84,13 @@ def train(
         TrainingDiverged: the loss is no longer finite; checkpoints up to the last whole epoch stay valid.
         KeyboardInterrupt: likewise.
     """
-    _check_arguments(epochs, seed, batch_size, lr, weight_decay, checkpoint_every)
+    epochs, seed = integers_from(0, epochs=epochs, seed=seed)
+    batch_size, checkpoint_every = integers_from(1, batch_size=batch_size, checkpoint_every=checkpoint_every)
+    lr, weight_decay = float(lr), float(weight_decay)
+    if not 0 < lr < math.inf or not 0 <= weight_decay < math.inf:
+        raise ValueError(f"`lr` must be positive and `weight_decay` non-negative; got {lr} and {weight_decay}")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("`model` has no trainable parameters")
     where = next(model.parameters()).device if device is None else torch.device(device)
     _check_data(model, train, val)
     with joined_world(where) as world, torch.random.fork_rng(devices=_cuda_devices(world.device)):
@@ -223,18 +230,6 @@ class _Run:
             self.world.wait()
 
 
-def _check_arguments(
-    epochs: int, seed: int, batch_size: int, lr: float, weight_decay: float, checkpoint_every: int
-) -> None:
-    lowest = {"epochs": 0, "seed": 0, "batch_size": 1, "checkpoint_every": 1}
-    given = {"epochs": epochs, "seed": seed, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
-    for name, low in lowest.items():
-        if isinstance(given[name], bool) or not isinstance(given[name], int) or given[name] < low:
-            raise ValueError(f"`{name}` must be an integer of at least {low}; got {given[name]!r}")
-    if not 0 < lr < math.inf or not 0 <= weight_decay < math.inf:
-        raise ValueError(f"`lr` must be positive and `weight_decay` non-negative; got {lr!r} and {weight_decay!r}")
-
-
 def _check_data(model: nn.Module, train: Any, val: Any) -> None:
     for name, data in (("train", train), ("val", val)):
         if len(data) == 0 or data.n_times < 2:
@@ -268,7 +263,7 @@ def _fingerprint(train: Any, val: Any) -> str:
     """Digest of the first and last trajectories: tells another data set without reading all of this one."""
     digest = hashlib.sha256()
     for states in (train[0], train[-1], val[0], val[-1]):
-        digest.update(np.ascontiguousarray(states, dtype=np.float32))
+        digest.update(np.ascontiguousarray(states, dtype=np.float32).tobytes())
     return digest.hexdigest()
 
 
