@@ -47,7 +47,9 @@ impl Block<'_> {
         let (n_rows, n_columns) = (self.rows.check("row")?, self.columns.check("column")?);
         if self.values.len() != n_rows * n_columns {
             let got = self.values.len();
-            return Err(Error::invalid(format!("a block of {n_rows} × {n_columns} examples cannot hold {got} entries")));
+            return Err(Error::invalid(format!(
+                "a block of {n_rows} × {n_columns} examples cannot hold {got} entries"
+            )));
         }
         if self.distance.is_some_and(|d| d.len() != self.values.len()) {
             return Err(Error::invalid("`distance` must have the shape of `values`"));
@@ -188,8 +190,7 @@ mod tests {
     #[test]
     fn distance_bins_are_half_open_with_a_closed_end() {
         let edges = [1.0, 2.0, 4.0];
-        let bins: Vec<_> =
-            [0.5, 1.0, 1.9, 2.0, 4.0, 4.1, f64::NAN].iter().map(|&d| distance_bin(d, &edges)).collect();
+        let bins: Vec<_> = [0.5, 1.0, 1.9, 2.0, 4.0, 4.1, f64::NAN].iter().map(|&d| distance_bin(d, &edges)).collect();
         assert_eq!(bins, [None, Some(0), Some(0), Some(1), Some(1), None, None]);
         assert_eq!(distance_bin(1.0, &[]), None);
         assert_eq!(distance_bin(1.0, &[1.0]), None);

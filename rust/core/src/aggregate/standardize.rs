@@ -112,9 +112,7 @@ fn one(matrix: &mut [f64], n_columns: usize, kind: Standardization, losses: Opti
             let roots: Vec<f64> = diagonal.iter().map(|&d| keep(d).sqrt()).collect();
             (roots.clone(), Some(roots))
         }
-        Standardization::Trace => {
-            (vec![keep(diagonal.iter().sum::<f64>() / diagonal.len() as f64); n_rows], None)
-        }
+        Standardization::Trace => (vec![keep(diagonal.iter().sum::<f64>() / diagonal.len() as f64); n_rows], None),
         Standardization::ByResponse => (diagonal.into_iter().map(keep).collect(), None),
         Standardization::ByPerturbation => (ones(n_rows), Some(diagonal.into_iter().map(keep).collect())),
         // A loss is on a scale of its own: only zero and NaN are no divisors.

@@ -40,12 +40,7 @@ fn tracks(labels: &Labels<'_>) -> Result<Vec<Track>> {
 /// # Errors
 /// [`Error::Invalid`]: shapes disagree, an unknown order, times that are not equally spaced, or rows and columns whose
 /// spacings differ.
-pub fn translation_defect(
-    values: &[f64],
-    rows: Labels<'_>,
-    columns: Labels<'_>,
-    accuracy_order: usize,
-) -> Result<f64> {
+pub fn translation_defect(values: &[f64], rows: Labels<'_>, columns: Labels<'_>, accuracy_order: usize) -> Result<f64> {
     super::binning::Block { values, rows, columns, distance: None, cluster: 0 }.check()?;
     if ![2, 4, 6].contains(&accuracy_order) {
         return Err(Error::invalid(format!("`accuracy_order` must be 2, 4 or 6; got {accuracy_order}")));
