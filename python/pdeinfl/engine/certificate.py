@@ -52,7 +52,9 @@ class DampingPath:
         """H_U, same shape as :meth:`lower`."""
         if self.exact:
             return self.lower(damping)
-        return (self.overlap - (self.upper_response / (self.upper_ritz + damping)) @ self.upper_perturbation.T) / damping
+        return (
+            self.overlap - (self.upper_response / (self.upper_ritz + damping)) @ self.upper_perturbation.T
+        ) / damping
 
     def diagonals(self, damping: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """``diag H_L`` and ``diag H_U`` of the responses, then of the perturbations."""
@@ -88,12 +90,24 @@ class DampingPath:
 
 @dataclass(frozen=True)
 class Certified:
-    """H at one damping with its elementwise error, both ``(n_a, n_b, n_response, n_perturbation)``."""
+    """H at one damping with its elementwise error and the part of it that rounding makes, each
+    ``(n_a, n_b, n_response, n_perturbation)``."""
 
     values: np.ndarray
     error_bound: np.ndarray
     relative_error: np.ndarray
+    rounding: np.ndarray
     converged: bool
+
+
+def relative_error(values: np.ndarray, error_bound: np.ndarray) -> np.ndarray:
+    """Frobenius norm of the bound over that of the values, per pair of observables; zero for an exact zero."""
+    size, error = _norm(values), _norm(error_bound)
+    return np.where(error > 0, np.divide(error, size, out=np.full_like(size, np.inf), where=size > 0), 0.0)
+
+
+def _norm(blocks: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("abij,abij->ab", blocks, blocks))
 
 
 def rounding_factor(product_error: float, gradient_error: float, lambda_max: float, damping: float) -> float:
@@ -102,9 +116,11 @@ def rounding_factor(product_error: float, gradient_error: float, lambda_max: flo
     With ``‖δJ‖ ≤ δ‖J‖`` in the factored forms MᵀM and KᵀK, ``δA = s(δJᵀJ + JᵀδJ)`` and
     ``√s‖Jη⁻¹g‖ ≤ √H_gg``, ``‖η⁻¹g‖ ≤ √(H_gg/λ)`` give ``2δ√(λ_max/λ) + δ²λ_max/λ``; a relative error γ of the
     gradients adds ``2γ√(λ_max/λ)`` because ``‖g‖² ≤ (λ_max + λ)H_gg``. (An unfactored QᵀAQ would give ``δλ_max/λ``.)
+    The small float64 algebra adds a few ``eps·(1 + λ_max/λ)``.
     """
     stretch = np.sqrt(1.0 + lambda_max / damping)
-    return float(2 * (product_error + gradient_error) * stretch + (product_error * stretch) ** 2)
+    products = 2 * (product_error + gradient_error) * stretch + (product_error * stretch) ** 2
+    return float(products + 32 * np.finfo(np.float64).eps * stretch**2)
 
 
 def certify(
@@ -126,15 +142,9 @@ def certify(
     rho = rounding * blocks(np.sqrt(np.outer(up_a, up_b)))
     middle = lower if path.exact else 0.5 * (lower + blocks(path.upper(damping)))
 
-    def norm(x: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.einsum("abij,abij->ab", x, x))
-
     middle_error = 0.5 * gap + rho
-    with np.errstate(divide="ignore", invalid="ignore"):
-        good = norm(middle_error) <= tol * norm(middle)
-    pick = good[:, :, None, None]
+    pick = (relative_error(middle, middle_error) <= tol)[:, :, None, None]
     values = np.where(pick, middle, lower)
     error = np.where(pick, middle_error, gap + rho)
-    scale = norm(values)
-    relative = np.divide(norm(error), scale, out=np.full_like(scale, np.inf), where=scale > 0)
-    return Certified(values, error, relative, bool((relative <= tol).all()))
+    relative = relative_error(values, error)
+    return Certified(values, error, relative, rho, bool((relative <= tol).all()))

@@ -1,0 +1,155 @@
+"""A growing orthonormal basis whose long vectors may live in memory or on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdeinfl import _core
+from pdeinfl.engine.threads import num_threads
+
+# Columns of a panel in which long vectors are updated in float64.
+_PANEL = 1 << 16
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """``a bᵀ`` with float64 products, ``(n, K), (m, K) → (n, m)``, on the CPU.
+
+    CPU operands go to the Rust contraction without a copy; CUDA operands are multiplied in float64 panels.
+    """
+    if a.device.type == "cpu":
+        return torch.from_numpy(
+            _core.cross_gram(a.contiguous().numpy(), b.contiguous().numpy(), "float64", num_threads())
+        )
+    out = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for start in range(0, a.shape[1], _PANEL * 16):
+        part = slice(start, start + _PANEL * 16)
+        out += a[:, part].double() @ b[:, part].to(a.device).double().T
+    return out.cpu()
+
+
+class Basis:
+    """Orthonormal rows ``(r, K)``, appended block by block.
+
+    Args:
+        length: K. dtype: storage dtype. device: where the blocks are used.
+        memory_budget: bytes that the rows may hold in memory; beyond it further blocks go to a temporary file.
+        directory: where that file is made; default the system's temporary directory.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        memory_budget: float = float("inf"),
+        directory: str | None = None,
+    ) -> None:
+        self.length, self.dtype, self.device = length, dtype, device
+        self._budget = memory_budget
+        self._directory = directory
+        self._spill: tempfile.TemporaryDirectory[str] | None = None
+        self._blocks: list[Tensor] = []
+        self._held = 0
+
+    def __len__(self) -> int:
+        return sum(len(b) for b in self._blocks)
+
+    @property
+    def n_spilled(self) -> int:
+        """Rows that live on disk."""
+        return 0 if self._spill is None else self._n_spilled
+
+    def append(self, rows: Tensor) -> None:
+        """Store a block of rows as they are."""
+        rows = rows.to(self.dtype)
+        size = rows.numel() * rows.element_size()
+        if self._held + size > self._budget:
+            self._blocks.append(self._to_disk(rows.cpu()))
+        else:
+            self._held += size
+            self._blocks.append(rows.contiguous())
+
+    def _to_disk(self, rows: Tensor) -> Tensor:
+        if self._spill is None:
+            self._spill = tempfile.TemporaryDirectory(prefix="pdeinfl-basis-", dir=self._directory)
+            self._n_spilled = 0
+        self._n_spilled += len(rows)
+        path = Path(self._spill.name) / f"{len(self._blocks)}.npy"
+        array = rows.numpy()
+        np.save(path, array)
+        return torch.from_numpy(np.load(path, mmap_mode="r+"))
+
+    def last(self) -> Tensor:
+        """The block appended last."""
+        return self._blocks[-1]
+
+    def inner(self, rows: Tensor) -> Tensor:
+        """``rows · Qᵀ`` with float64 products: ``(k, r)``, on the CPU."""
+        if not self._blocks:
+            return torch.zeros(len(rows), 0, dtype=torch.float64)
+        return torch.cat([inner(rows.to(self.dtype), b) for b in self._blocks], 1)
+
+    def subtract(self, rows: Tensor, coefficients: Tensor) -> None:
+        """``rows −= coefficients · Q`` in place; float64 rows ``(k, K)``, coefficients ``(k, r)``."""
+        self._accumulate(rows, -coefficients)
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """``coefficients · Q`` in float64: ``(k, r) → (k, K)``."""
+        out = torch.zeros(len(coefficients), self.length, dtype=torch.float64, device=self.device)
+        self._accumulate(out, coefficients)
+        return out
+
+    def _accumulate(self, rows: Tensor, coefficients: Tensor) -> None:
+        coefficients = coefficients.to(rows.device)
+        start = 0
+        for block in self._blocks:
+            weights = coefficients[:, start : start + len(block)]
+            start += len(block)
+            for low in range(0, self.length, _PANEL):
+                part = slice(low, low + _PANEL)
+                rows[:, part].addmm_(weights, block[:, part].to(rows.device).double())
+
+    def extend(self, rows: Tensor, floor: float) -> Tensor:
+        """Append what the rows add to the span and return their coordinates in the grown basis.
+
+        Two passes of block Gram–Schmidt in float64; in between, a rank-revealing eigendecomposition of the block drops
+        directions of norm at most ``floor`` (the rounding of the products that made the rows).
+
+        Args:
+            rows: ``(k, K)``, any floating dtype. floor: absolute norm below which a direction is noise.
+
+        Returns:
+            ``(k, r_new)`` float64: ``rows ≈ coordinates · Q``, up to ``floor`` per dropped direction.
+        """
+        work = rows.to(torch.float64, copy=True)
+        old = self.inner(work)
+        self.subtract(work, old)
+        # What rounding to the storage dtype leaves of the old span must not pass for a new direction.
+        noise = 4 * torch.finfo(self.dtype).eps * float(torch.linalg.vector_norm(rows.double(), dim=1).max())
+        eigenvalues, vectors = torch.linalg.eigh(inner(work, work))
+        keep = eigenvalues > max(floor, noise) ** 2
+        if not bool(keep.any()):
+            return old
+        weights = vectors[:, keep] * eigenvalues[keep].sqrt()
+        fresh = (vectors[:, keep] / eigenvalues[keep].sqrt()).T.to(work.device) @ work
+        again = self.inner(fresh)
+        self.subtract(fresh, again)
+        factor = torch.linalg.cholesky(inner(fresh, fresh))
+        fresh = torch.linalg.solve_triangular(factor.to(fresh.device), fresh, upper=False)
+        self.append(fresh)
+        return torch.cat([old + weights @ again, weights @ factor], 1)
+
+
+def pad_columns(blocks: list[Tensor], n_columns: int) -> Tensor:
+    """Stack coordinate blocks of growing width into one matrix of ``n_columns``."""
+    out = torch.zeros(sum(len(b) for b in blocks), n_columns, dtype=torch.float64)
+    start = 0
+    for block in blocks:
+        out[start : start + len(block), : block.shape[1]] = block
+        start += len(block)
+    return out

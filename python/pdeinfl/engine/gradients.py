@@ -1,0 +1,144 @@
+"""Residuals and gradients of observables on mini-batches, each distinct one once, with their rounding measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdeinfl.data.mini_batch import MiniBatch
+from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.metric import Metric
+from pdeinfl.observables import Observable
+
+
+@dataclass(frozen=True, eq=False)
+class GradientSet:
+    """Gradients of responses and perturbations, ``rows`` ``(n_rows, P)``, each distinct (observable, batch) once.
+
+    Attributes:
+        response_rows, perturbation_rows: indices into ``rows``, observable-major.
+        perturbation_residuals: ``∂C/∂ŷ`` of the perturbations, ``(k, n, C, X, Y)`` in the product dtype.
+    """
+
+    rows: Tensor
+    response_rows: np.ndarray
+    perturbation_rows: np.ndarray
+    perturbation_residuals: Tensor
+
+
+def residuals(observables: Sequence[Observable], prediction: Tensor, batch: MiniBatch) -> Tensor:
+    """``r_A = ∂C_A/∂ŷ`` of each observable, ``(k, n, C, X, Y)``, in the prediction's dtype.
+
+    Raises:
+        ValueError: an observable is not finite, or does not give one number per example.
+    """
+    inputs = batch.inputs.to(prediction.device, prediction.dtype)
+    targets = batch.targets.to(prediction.device, prediction.dtype)
+    out = []
+    for observable in observables:
+        with torch.enable_grad():
+            leaf = prediction.detach().requires_grad_()
+            cost = observable(leaf, targets, inputs)
+            if cost.shape != (len(batch),):
+                raise ValueError(
+                    f"observable {observable.name!r} must return shape ({len(batch)},), one number per example; "
+                    f"got {tuple(cost.shape)}"
+                )
+            grad = torch.zeros_like(leaf)
+            if cost.requires_grad:
+                (grad,) = torch.autograd.grad(cost.sum(), leaf, materialize_grads=True)
+        if not bool(torch.isfinite(grad).all()):
+            bad = int((~torch.isfinite(grad.flatten(1)).all(1)).nonzero()[0, 0])
+            raise ValueError(f"the gradient of observable {observable.name!r} is not finite at example {bad}")
+        out.append(grad)
+    return torch.stack(out)
+
+
+def predict(jacobian: Jacobian, batch: MiniBatch) -> Tensor:
+    """Predictions of a mini-batch, checked.
+
+    Raises:
+        ValueError: the module refuses the mini-batch, answers in another shape, or with NaN or infinity.
+    """
+    try:
+        prediction = jacobian.predict(batch)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"the module does not take inputs of shape {tuple(batch.inputs.shape)}: {first}") from error
+    finite = torch.isfinite(prediction).flatten(1).all(1)
+    if not bool(finite.all()):
+        bad = int((~finite).nonzero()[0, 0])
+        raise ValueError(f"the module's output is not finite at example {bad}")
+    return prediction
+
+
+def gradient_set(
+    jacobian: Jacobian,
+    exact: Jacobian,
+    response: Sequence[Observable],
+    response_batch: MiniBatch,
+    perturbation: Sequence[Observable],
+    perturbation_batch: MiniBatch,
+) -> GradientSet:
+    """Gradients of every (observable, example); residuals come from float64 predictions (``exact``), because mass and
+    energy drifts are small differences of large means."""
+    same = response_batch is perturbation_batch
+    wanted = list(perturbation)
+    if same:
+        known = {o.name for o in wanted}
+        wanted += [o for o in response if o.name not in known]
+    r = residuals(wanted, predict(exact, perturbation_batch), perturbation_batch).to(jacobian.dtype)
+    rows = jacobian.per_example_gradients(perturbation_batch, r).flatten(0, 1)
+    n = len(perturbation_batch)
+    perturbation_rows = np.arange(len(perturbation) * n)
+    if same:
+        position = {o.name: k for k, o in enumerate(wanted)}
+        blocks = [np.arange(n) + position[o.name] * n for o in response]
+    else:
+        other = residuals(response, predict(exact, response_batch), response_batch).to(jacobian.dtype)
+        first = len(rows)
+        rows = torch.cat([rows, jacobian.per_example_gradients(response_batch, other).flatten(0, 1)])
+        m = len(response_batch)
+        blocks = [first + k * m + np.arange(m) for k in range(len(response))]
+    return GradientSet(rows, np.concatenate(blocks), perturbation_rows, r[: len(perturbation)])
+
+
+def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet, perturbation_batch: MiniBatch) -> Tensor:
+    """Rounding of the products against float64: the absolute error norm of ``√s·J`` products and the relative error of
+    gradients, as two numbers.
+
+    Products are compared along the largest gradient and along a random direction, forward and adjoint, gradients on
+    the example whose gradient is largest; each is doubled, since a few directions stand for all.
+    """
+    jacobian = metric.jacobian
+    reference = Metric(exact, metric.batch)
+    reference.scale = metric.scale
+    norms = torch.linalg.vector_norm(gradients.rows.double(), dim=1)
+    if float(norms.max()) == 0.0:
+        return torch.zeros(2, dtype=torch.float64)
+    top = int(norms[: len(gradients.perturbation_rows)].argmax())
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, metric.n_parameters, generator=generator, dtype=torch.float64).to(jacobian.device)
+    tangents = torch.cat([gradients.rows[top : top + 1].double(), noise])
+    tangents = _unit(tangents).to(jacobian.dtype)
+    trial = Metric(jacobian, metric.batch)
+    trial.scale = metric.scale
+    image, true_image = trial.forward(tangents).double(), reference.forward(tangents.double())
+    worst = torch.linalg.vector_norm(image - true_image, dim=1).max()
+    cotangents = _unit(true_image).to(jacobian.dtype)
+    pulled, true_pulled = trial.adjoint(cotangents).double(), reference.adjoint(cotangents.double())
+    worst = torch.maximum(worst, torch.linalg.vector_norm(pulled - true_pulled, dim=1).max())
+    n = len(perturbation_batch)
+    at = top % n
+    residual = gradients.perturbation_residuals[top // n : top // n + 1, at : at + 1].double()
+    true_gradient = exact.per_example_gradients(perturbation_batch.select([at]), residual)[0, 0]
+    relative = torch.linalg.vector_norm(gradients.rows[top].double() - true_gradient) / norms[top]
+    return 2 * torch.stack([worst.cpu(), relative.cpu()])
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)

@@ -1,0 +1,277 @@
+"""Jacobian products of any module: per-example gradients, batched JVPs and VJPs, in chunks that fit in memory."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pdeinfl.data.mini_batch import MiniBatch
+from pdeinfl.engine.memory import chunked, free_memory, is_out_of_memory
+from pdeinfl.engine.parameters import FlatParameters, evaluation_mode
+
+# Share of the free memory that one chunk of products may fill.
+_MEMORY_SHARE = 0.3
+# Bytes of activations that one chunk should touch on a CPU: beyond a few L2 caches, batching gains nothing.
+_CPU_WORKING_SET = 64 * 2**20
+
+Residual = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Jacobian:
+    """``J = ∂ŷ/∂θ`` of a module, applied from either side without being formed.
+
+    Peak memory of a product: its operands and result, plus at most 30 % of the memory free when the object was made
+    (or of ``memory_budget``) for activations; chunks are halved when that estimate fails.
+
+    Args:
+        module: maps ``(n, C, X, Y)`` (and the mini-batch's extras) to the next state.
+        patterns: names of the parameters that count (`FlatParameters`).
+        device: where products run; default the module's own device.
+        dtype: dtype of the products, float32 or float64.
+        memory_budget: bytes that a call may use; default what is free.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        patterns: str | Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        memory_budget: int | None = None,
+    ) -> None:
+        if device is None:
+            device = next((p.device for p in module.parameters()), torch.device("cpu"))
+        self.device = torch.device(device)
+        self.parameters = FlatParameters(module, patterns, self.device, dtype)
+        self.dtype = dtype
+        self.memory_budget = memory_budget
+        self._bytes_per_example: int | None = None
+        self._chunks: dict[str, int] = {}
+        self._use_forward_mode = True
+        self._use_vmap = True
+
+    @property
+    def n_parameters(self) -> int:
+        """P."""
+        return len(self.parameters)
+
+    def place(self, batch: MiniBatch) -> MiniBatch:
+        """The mini-batch on this Jacobian's device and in its dtype."""
+        return batch.to(self.device, self.dtype)
+
+    @contextmanager
+    def _products(self) -> Iterator[None]:
+        # The math kernel of attention is the one that has forward mode and a batching rule.
+        with evaluation_mode(self.parameters.module), sdpa_kernel(SDPBackend.MATH):
+            yield
+
+    def predict(self, batch: MiniBatch) -> Tensor:
+        """``ŷ`` of every example, ``(n, C, X, Y)``.
+
+        Raises:
+            ValueError: the module refuses the input, or answers with another shape than the targets'.
+        """
+        batch = self.place(batch)
+        out: list[Tensor] = []
+
+        def work(part: slice) -> None:
+            extras = [e[part] for e in batch.extras]
+            out.append(self.parameters.call(self.parameters.vector, batch.inputs[part], extras))
+
+        with torch.no_grad(), self._products():
+            chunked(len(batch), self._examples_chunk(batch), work)
+        prediction = torch.cat(out)
+        if prediction.shape != batch.targets.shape:
+            raise ValueError(
+                f"the module maps {tuple(batch.inputs.shape)} to {tuple(prediction.shape)}, "
+                f"but the targets have shape {tuple(batch.targets.shape)}"
+            )
+        return prediction
+
+    def per_example_gradients(self, batch: MiniBatch, residuals: Tensor) -> Tensor:
+        """``g_i = J_iᵀ r_i`` for each example and each of several residuals.
+
+        Args:
+            batch: n examples. residuals: ``(k, n, C, X, Y)``.
+
+        Returns:
+            ``(k, n, P)`` in the product dtype, on this device.
+        """
+        batch = self.place(batch)
+        n, k = len(batch), len(residuals)
+        out = torch.empty(k, n, self.n_parameters, dtype=self.dtype, device=self.device)
+
+        def one(x: Tensor, r: Tensor, *extras: Tensor) -> Tensor:
+            def forward(theta: Tensor) -> Tensor:
+                return self.parameters.call(theta, x[None], [e[None] for e in extras])[0]
+
+            _, pull = vjp(forward, self.parameters.vector)
+            return vmap(lambda u: pull(u)[0])(r)
+
+        def work(part: slice) -> None:
+            x, r = batch.inputs[part], residuals[:, part].to(self.dtype).transpose(0, 1)
+            extras = [e[part] for e in batch.extras]
+            if self._use_vmap:
+                grads = self._attempt(lambda: vmap(one)(x, r, *extras))
+                if grads is not None:
+                    out[:, part] = grads.transpose(0, 1)
+                    return
+            for i in range(len(x)):
+                out[:, part.start + i] = self._vjp_loop(x[i : i + 1], [e[i : i + 1] for e in extras], r[i][:, None])
+
+        per_example = self._activation_bytes(batch) * 2 + k * self.n_parameters * out.element_size() * 2
+        chunk = self._chunks.get("gradients", max(1, min(n, int(self._budget() / per_example), 8)))
+        with self._products():
+            self._chunks["gradients"] = chunked(n, chunk, work)
+        return out
+
+    def jvp(self, batch: MiniBatch, tangents: Tensor) -> Tensor:
+        """``J v`` for each row of ``tangents`` ``(k, P)``: ``(k, n, C, X, Y)``."""
+        batch = self.place(batch)
+        shape = (len(tangents), *batch.targets.shape)
+        out = torch.empty(shape, dtype=self.dtype, device=self.device)
+        tangents = tangents.to(self.device, self.dtype)
+
+        def work_on(examples: slice) -> Callable[[slice], None]:
+            x, extras = batch.inputs[examples], [e[examples] for e in batch.extras]
+
+            def forward(theta: Tensor) -> Tensor:
+                return self.parameters.call(theta, x, extras)
+
+            def work(part: slice) -> None:
+                v = tangents[part]
+                if self._use_vmap and self._use_forward_mode:
+                    push = vmap(lambda t: jvp(forward, (self.parameters.vector,), (t,))[1])
+                    pushed = self._attempt(lambda: push(v))
+                    if pushed is not None:
+                        out[part, examples] = pushed
+                        return
+                for row in range(part.start, part.stop):
+                    out[row, examples] = self._jvp_single(forward, tangents[row])
+
+            return work
+
+        self._chunked_pairs("jvp", batch, len(tangents), work_on, extra_bytes=0)
+        return out
+
+    def vjp(self, batch: MiniBatch, cotangents: Tensor) -> Tensor:
+        """``Jᵀ u`` for each of ``cotangents`` ``(k, n, C, X, Y)``: ``(k, P)``, summed over examples."""
+        batch = self.place(batch)
+        out = torch.zeros(len(cotangents), self.n_parameters, dtype=self.dtype, device=self.device)
+        cotangents = cotangents.to(self.device, self.dtype)
+
+        def work_on(examples: slice) -> Callable[[slice], None]:
+            x, extras = batch.inputs[examples], [e[examples] for e in batch.extras]
+
+            def work(part: slice) -> None:
+                u = cotangents[part, examples]
+                if self._use_vmap:
+                    pulled = self._attempt(lambda: self._vjp_vmapped(x, extras, u))
+                    if pulled is not None:
+                        out[part] += pulled
+                        return
+                out[part] += self._vjp_loop(x, extras, u)
+
+            return work
+
+        self._chunked_pairs("vjp", batch, len(cotangents), work_on, extra_bytes=self.n_parameters * out.element_size())
+        return out
+
+    def _vjp_vmapped(self, x: Tensor, extras: Sequence[Tensor], u: Tensor) -> Tensor:
+        _, pull = vjp(lambda theta: self.parameters.call(theta, x, extras), self.parameters.vector)
+        return vmap(lambda c: pull(c)[0])(u)
+
+    def _vjp_loop(self, x: Tensor, extras: Sequence[Tensor], u: Tensor) -> Tensor:
+        with torch.enable_grad():
+            theta = self.parameters.vector.clone().requires_grad_()
+            y = self.parameters.call(theta, x, extras)
+            if not y.requires_grad:
+                return torch.zeros(len(u), self.n_parameters, dtype=self.dtype, device=self.device)
+            rows = [torch.autograd.grad(y, theta, c, retain_graph=True, materialize_grads=True)[0] for c in u]
+        return torch.stack(rows)
+
+    def _jvp_single(self, forward: Callable[[Tensor], Tensor], tangent: Tensor) -> Tensor:
+        if self._use_forward_mode:
+            pushed = self._attempt(lambda: jvp(forward, (self.parameters.vector,), (tangent,))[1], forward_mode=True)
+            if pushed is not None:
+                return pushed
+        with torch.enable_grad():  # the transpose of the transpose: d/du of (Jᵀu)·v
+            theta = self.parameters.vector.clone().requires_grad_()
+            y = forward(theta)
+            u = torch.zeros_like(y, requires_grad=True)
+            (pulled,) = torch.autograd.grad(y, theta, u, create_graph=True, materialize_grads=True)
+            if not pulled.requires_grad:
+                return torch.zeros_like(y)
+            return torch.autograd.grad(pulled, u, tangent, materialize_grads=True)[0].detach()
+
+    def _attempt(self, call: Callable[[], Tensor], forward_mode: bool = False) -> Tensor | None:
+        """Run a transform; where the module cannot take it, switch to the fallback for good and say so once."""
+        try:
+            return call()
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            what, instead = "vmap", "one product at a time"
+            if forward_mode:
+                what, instead = "forward-mode differentiation", "double backward"
+                self._use_forward_mode = False
+            else:
+                self._use_vmap = False
+            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            name = type(self.parameters.module).__name__
+            warnings.warn(f"{name} does not take {what} ({reason}); using {instead}, slower", stacklevel=4)
+            return None
+
+    def _chunked_pairs(
+        self,
+        kind: str,
+        batch: MiniBatch,
+        k: int,
+        work_on: Callable[[slice], Callable[[slice], None]],
+        extra_bytes: int,
+    ) -> None:
+        n_examples = self._examples_chunk(batch)
+        per_direction = 2 * min(n_examples, len(batch)) * self._activation_bytes(batch) + extra_bytes
+        chunk = self._chunks.get(kind, max(1, int(self._budget() / per_direction)))
+        if self.device.type == "cpu":
+            chunk = max(1, min(chunk, _CPU_WORKING_SET // per_direction + 1))
+        with self._products():
+            for start in range(0, len(batch), n_examples):
+                work = work_on(slice(start, min(start + n_examples, len(batch))))
+                self._chunks[kind] = chunk = chunked(k, chunk, work)
+
+    def _examples_chunk(self, batch: MiniBatch) -> int:
+        bytes_each = self._activation_bytes(batch)
+        limit = max(1, int(self._budget() / (4 * bytes_each)))
+        if self.device.type == "cpu":
+            limit = min(limit, max(1, _CPU_WORKING_SET // (4 * bytes_each)))
+        return min(len(batch), limit)
+
+    def _budget(self) -> float:
+        free = free_memory(self.device)
+        return _MEMORY_SHARE * (free if self.memory_budget is None else min(free, self.memory_budget))
+
+    def _activation_bytes(self, batch: MiniBatch) -> int:
+        """Bytes that the backward pass of one example saves: the unit in which chunks are sized."""
+        if self._bytes_per_example is None:
+            total = 0
+
+            def count(t: Tensor) -> Tensor:
+                nonlocal total
+                total += t.numel() * t.element_size()
+                return t
+
+            with torch.enable_grad(), self._products(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+                theta = self.parameters.vector.clone().requires_grad_()
+                self.parameters.call(theta, batch.inputs[:1], [e[:1] for e in batch.extras])
+            weights = self.n_parameters * self.parameters.vector.element_size()
+            state = math.prod(batch.targets.shape[1:]) * self.parameters.vector.element_size()
+            self._bytes_per_example = max(total - weights, state, 1)
+        return self._bytes_per_example

@@ -1,0 +1,51 @@
+//! Face states from cell averages.
+
+use super::state::{Block, CHANNELS, TILE, lesser};
+
+/// Half of the monotonised-central slope: `½ minmod(2Δ₋, 2Δ₊, ½(Δ₋ + Δ₊))`.
+///
+/// It never exceeds either difference, so face values lie between the neighbouring averages.
+#[inline(always)]
+pub fn half_slope(previous: f64, here: f64, next: f64) -> f64 {
+    let (back, ahead) = (here - previous, next - here);
+    let size = lesser(lesser(back.abs(), ahead.abs()), 0.25 * (back + ahead).abs());
+    if back * ahead > 0.0 { size.copysign(back) } else { 0.0 }
+}
+
+/// Reconstruct `n` neighbouring cells: `lower` is the state at a cell's lower face, `upper` at its upper face.
+///
+/// `previous`, `here` and `next` start at the first cell's channel 0; channel `c` starts `c * stride` later. Slopes are
+/// multiplied by `slope` (1, or 0 for a first-order scheme). A cell falls back to first order where one of its face
+/// densities or pressures is not positive, which rounding can do beside a near-vacuum.
+///
+/// # Panics
+/// When the slices are shorter than `3 * stride + n` or `n` exceeds a block.
+#[inline(always)]
+pub fn reconstruct(
+    [previous, here, next]: [&[f64]; 3],
+    (stride, n): (usize, usize),
+    slope: f64,
+    lower: &mut Block,
+    upper: &mut Block,
+) {
+    assert!(n <= TILE + 2);
+    let channels = |row: &'_ [f64]| -> [usize; CHANNELS] {
+        assert!(row.len() >= 3 * stride + n);
+        [0, stride, 2 * stride, 3 * stride]
+    };
+    channels(previous);
+    channels(next);
+    let at = channels(here);
+    let a: [&[f64]; CHANNELS] = at.map(|c| &previous[c..c + n]);
+    let b: [&[f64]; CHANNELS] = at.map(|c| &here[c..c + n]);
+    let d: [&[f64]; CHANNELS] = at.map(|c| &next[c..c + n]);
+    for j in 0..n {
+        let half: [f64; CHANNELS] = std::array::from_fn(|c| slope * half_slope(a[c][j], b[c][j], d[c][j]));
+        let positive = (b[0][j] - half[0].abs() > 0.0) & (b[3][j] - half[3].abs() > 0.0);
+        for c in 0..CHANNELS {
+            let half = if positive { half[c] } else { 0.0 };
+            lower.0[c][j] = b[c][j] - half;
+            upper.0[c][j] = b[c][j] + half;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Grid, storage layout and equation of state.
+//!
+//! Fields are structures of arrays by row: row `i` (an x index) holds its four channels one after the other, each
+//! contiguous in y. Conserved rows have `ny` columns; primitive rows carry [`GHOST`] periodic columns on either side.
+
+/// Channels: density, two velocities or momenta, pressure or total energy.
+pub const CHANNELS: usize = 4;
+/// Ghost columns on either side of a primitive row: a face needs two cells on each side.
+pub const GHOST: usize = 2;
+/// Columns that a tile works on at once.
+pub const TILE: usize = 64;
+
+/// Scratch for one row of a tile: four channels over up to [`TILE`] cells, one more face and ghosts.
+#[derive(Clone)]
+#[repr(align(64))]
+pub struct Block(pub [[f64; TILE + 8]; CHANNELS]);
+
+impl Block {
+    /// All zeros.
+    pub fn new() -> Self {
+        Self([[0.0; TILE + 8]; CHANNELS])
+    }
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Cells of the unit square and the gas in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    /// Cells along x (rows).
+    pub nx: usize,
+    /// Cells along y (columns).
+    pub ny: usize,
+    /// Ratio of specific heats.
+    pub gamma: f64,
+}
+
+impl Grid {
+    /// Length of a conserved row, all channels.
+    pub fn conserved_row(&self) -> usize {
+        CHANNELS * self.ny
+    }
+
+    /// Length of one channel of a primitive row, ghosts included.
+    pub fn stride(&self) -> usize {
+        self.ny + 2 * GHOST
+    }
+
+    /// Length of a primitive row, all channels and ghosts.
+    pub fn primitive_row(&self) -> usize {
+        CHANNELS * self.stride()
+    }
+
+    /// Cells in all.
+    pub fn cells(&self) -> usize {
+        self.nx * self.ny
+    }
+}
+
+/// Conserved (ρ, ρvx, ρvy, E) of primitive (ρ, vx, vy, p).
+#[inline(always)]
+pub fn conserved_of(w: [f64; CHANNELS], gamma: f64) -> [f64; CHANNELS] {
+    let [rho, vx, vy, p] = w;
+    [rho, rho * vx, rho * vy, p / (gamma - 1.0) + 0.5 * rho * (vx * vx + vy * vy)]
+}
+
+/// Primitive (ρ, vx, vy, p) of conserved (ρ, ρvx, ρvy, E).
+#[inline(always)]
+pub fn primitive_of(u: [f64; CHANNELS], gamma: f64) -> [f64; CHANNELS] {
+    let [rho, mx, my, energy] = u;
+    let volume = 1.0 / rho;
+    let (vx, vy) = (mx * volume, my * volume);
+    [rho, vx, vy, (gamma - 1.0) * (energy - 0.5 * (mx * vx + my * vy))]
+}
+
+/// `(|vx| + c)/Δx + (|vy| + c)/Δy` of a primitive state; infinite where the state is not positive and finite.
+#[inline(always)]
+pub fn signal_rate(w: [f64; CHANNELS], grid: &Grid) -> f64 {
+    let [rho, vx, vy, p] = w;
+    let sound = (grid.gamma * p / rho).sqrt();
+    let rate = (vx.abs() + sound) * grid.nx as f64 + (vy.abs() + sound) * grid.ny as f64;
+    let fine = (rho > 0.0) & (p > 0.0) & (rate < f64::INFINITY);
+    if fine { rate } else { f64::INFINITY }
+}
+
+/// The smaller, `b` when they do not compare: one instruction, where `f64::min` needs three.
+#[inline(always)]
+pub fn lesser(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+/// The larger, `b` when they do not compare.
+#[inline(always)]
+pub fn greater(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+/// Copy the periodic ghost columns of primitive rows.
+pub fn fill_ghosts(rows: &mut [f64], grid: &Grid) {
+    let ny = grid.ny;
+    for channel in rows.chunks_exact_mut(grid.stride()) {
+        for g in 0..GHOST {
+            channel[GHOST + ny + g] = channel[GHOST + g % ny];
+            // For ny = 1 both ghosts are the one cell.
+            channel[g] = channel[GHOST + (ny * GHOST + g - GHOST) % ny];
+        }
+    }
+}
+
+/// Primitive rows, ghosts included, of conserved rows; returns the largest [`signal_rate`].
+pub fn primitives_into(conserved: &[f64], primitive: &mut [f64], grid: &Grid) -> f64 {
+    let (ny, stride) = (grid.ny, grid.stride());
+    let mut fastest = 0.0;
+    let rows = conserved.chunks_exact(grid.conserved_row()).zip(primitive.chunks_exact_mut(grid.primitive_row()));
+    for (u, w) in rows {
+        for j in 0..ny {
+            let cell = primitive_of(std::array::from_fn(|c| u[c * ny + j]), grid.gamma);
+            for (c, value) in cell.into_iter().enumerate() {
+                w[c * stride + GHOST + j] = value;
+            }
+            fastest = greater(signal_rate(cell, grid), fastest);
+        }
+    }
+    fill_ghosts(primitive, grid);
+    fastest
+}
