@@ -62,23 +62,22 @@ def class_transfer(data: Any, n_examples: int | None = None) -> Figure:
     nested, observables = inputs.by_surrogate_and_observable(data)
     n = inputs.n_examples_of(nested, n_examples)
     norm, low, high = style.signed_range([a.median for h in nested.values() for a in h.values()], n**0.5 if n else None)
-    wide = len(observables) == 1 and len(nested) > 1
-    n_rows, n_columns = (1, len(nested)) if wide else (len(nested), len(observables))
+    n_rows, n_columns, places = inputs.panel_places(nested, observables)
     side = min(2.6, (style.DOUBLE_COLUMN - 1.0) / n_columns)
     figure, panels = style.grid(side * n_columns + 1.1, side * n_rows + 0.45, n_rows, n_columns)
     image = None
-    for position, (surrogate, held) in enumerate(nested.items()):
-        for column, observable in enumerate(observables):
-            axes = panels[0, position] if wide else panels[position, column]
-            if observable not in held:
-                axes.set_axis_off()
-                continue
-            image = draw_classes(axes, held[observable], norm)
-            axes.set_title(inputs.panel_title(surrogate, inputs.title(observable)))
-            if wide or position == n_rows - 1:
-                axes.set_xlabel("perturbation class")
-            if (position if wide else column) == 0:
-                axes.set_ylabel("response class")
+    for row, column in np.ndindex(n_rows, n_columns):
+        axes = panels[row, column]
+        if (row, column) not in places:
+            axes.set_axis_off()
+            continue
+        surrogate, observable = places[row, column]
+        image = draw_classes(axes, nested[surrogate][observable], norm)
+        axes.set_title(inputs.panel_title(surrogate, inputs.title(observable)))
+        if row == n_rows - 1:
+            axes.set_xlabel("perturbation class")
+        if column == 0:
+            axes.set_ylabel("response class")
     assert image is not None
     colour_bar(figure, image, panels, low, high, STANDARDISED, n)
     style.note(figure, style.style_sentence(inputs.style_of(nested)))

@@ -45,7 +45,9 @@ def by_surrogate_and_observable(data: Any) -> tuple[dict[str, dict[str, Any]], l
 
 def title(observable: str) -> str:
     """How an observable or channel is written on a figure."""
-    return _TITLES.get(observable, observable.replace("_", " "))
+    whole, _, part = observable.partition(":")
+    words = _TITLES.get(whole, whole.replace("_", " "))
+    return f"{words}, {title(part)}" if part else words
 
 
 def panel_title(*parts: str) -> str:
@@ -68,3 +70,18 @@ def n_examples_of(data: Mapping[str, Mapping[str, Any]], given: int | None) -> i
 def style_of(data: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The aggregation style of the first panel."""
     return next((getattr(a, "style", None) for held in data.values() for a in held.values()), None)
+
+
+def panel_places(data: Mapping[str, Mapping[str, Any]], observables: list[str]) -> tuple[int, int, dict[Any, Any]]:
+    """Rows, columns, and ``{(row, column): (surrogate, observable)}`` of the panels that exist.
+
+    Surrogates run down and observables to the right; with one observable, surrogates run to the right.
+    """
+    side_by_side = len(observables) == 1 and len(data) > 1
+    places = {}
+    for k, (surrogate, held) in enumerate(data.items()):
+        for j, observable in enumerate(observables):
+            if observable in held:
+                places[(0, k) if side_by_side else (k, j)] = (surrogate, observable)
+    n_rows, n_columns = (1, len(data)) if side_by_side else (len(data), len(observables))
+    return n_rows, n_columns, places

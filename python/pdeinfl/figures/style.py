@@ -168,10 +168,16 @@ def style_sentence(style: str | None, spread: str = "quartiles") -> str:
     return sentences.get(style or "", "" if style is None else f"Style: {style}.")
 
 
+def luminance(colour: Any) -> float:
+    """Relative luminance of a colour, 0 black to 1 white (WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def inked(value: float, norm: Normalize, cmap: Colormap) -> str:
-    """Black or white, whichever is readable on the colour of ``value``."""
-    red, green, blue, _ = cmap(norm(value))
-    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+    """Black or white, whichever contrasts more with the colour of ``value``."""
+    behind = luminance(cmap(norm(value))) + 0.05
+    return INK if behind / (luminance(INK) + 0.05) > 1.05 / behind else "white"
 
 
 def number(value: float, digits: int = 2) -> str:
