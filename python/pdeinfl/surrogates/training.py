@@ -239,7 +239,7 @@ def _check_data(model: nn.Module, train: Any, val: Any) -> None:
         if ours != theirs:
             raise ValueError(f"`train` and `val` must have the same {what}; got {ours} and {theirs}")
     parameter = next(model.parameters())
-    state = torch.as_tensor(train[0][:1]).to(parameter.device, parameter.dtype)
+    state = torch.from_numpy(np.array(train[0][:1])).to(parameter.device, parameter.dtype)
     with in_mode(model, training=False), torch.no_grad():
         try:
             shape = tuple(model(state).shape)
