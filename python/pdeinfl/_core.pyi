@@ -1,5 +1,64 @@
 """Types of the Rust core."""
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+__version__: str
+
+_Labels = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+def standardize(
+    values: np.ndarray, kind: str, losses: np.ndarray | None = None, num_threads: int | None = None
+) -> tuple[np.ndarray, int]: ...
+def pooled_quantiles(
+    values: Sequence[np.ndarray],
+    labels: _Labels,
+    clusters: np.ndarray,
+    kind: str,
+    size: int,
+    quantiles: Sequence[float],
+    multiplicities: np.ndarray | None = None,
+    num_threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]: ...
+def bin_sums(
+    values: Sequence[np.ndarray],
+    labels: _Labels,
+    clusters: np.ndarray,
+    kind: str,
+    size: int,
+    distances: Sequence[np.ndarray] | None = None,
+    edges: np.ndarray | None = None,
+    num_threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[np.ndarray, np.ndarray]: ...
+def bootstrap_multiplicities(
+    group_sizes: Sequence[int], n_resamples: int, seed: int, hierarchical: bool
+) -> np.ndarray: ...
+def translation_defect(values: np.ndarray, labels: _Labels, accuracy_order: int = 2) -> float: ...
+def derivative_into(
+    out: np.ndarray,
+    fields: np.ndarray,
+    axis: int,
+    accuracy_order: int,
+    spacing: float,
+    num_threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None: ...
+def lie_derivative_into(
+    out: np.ndarray,
+    fields: np.ndarray,
+    kinds: Sequence[tuple[str, int]],
+    generator: str,
+    accuracy_order: int,
+    spacing: tuple[float, float],
+    num_threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None: ...
+def richardson(
+    ladder: np.ndarray, ratio: float, order: float, increment: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
