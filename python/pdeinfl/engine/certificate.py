@@ -129,7 +129,8 @@ def certify(
     """H and its certified error at one damping: the midpoint with half the gap where that meets ``tol``, else H_L.
 
     ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint and ``≤ √(W_ii W_jj)`` for H_L, ``W = H_U − H_L``, each width
-    enlarged by the rounding of its sides, ``2ρH_ii``, plus ``ρ√(H_ii H_jj)`` for that of the value (MATH §3). Decided per pair of observables in the Frobenius norm.
+    enlarged by the rounding of its sides, ``2ρH_ii``, plus ``ρ√(H_ii H_jj)`` for that of the value (MATH §3). Decided
+    per pair of observables in the Frobenius norm.
     """
     n_a, n_b, n_response, n_perturbation = shape
 

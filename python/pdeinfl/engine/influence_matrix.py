@@ -146,7 +146,7 @@ def influence(
             response_rows=gradients.response_rows,
             perturbation_rows=gradients.perturbation_rows,
             overlap=inner(gradients.rows, gradients.rows).numpy(),
-            residuals=_in_metric(gradients.perturbation_residuals) if metric_batch is batch else None,
+            residuals=gradients.residuals.flatten(2) if metric_batch is batch else None,
             in_range=metric_batch is batch and response_batch is batch,
             shape=shape,
             dampings=dampings,
@@ -237,15 +237,6 @@ def _labels(batch: MiniBatch) -> Labels:
 def _exact_fields(exact: Jacobian, batch: MiniBatch) -> tuple[torch.Tensor, torch.Tensor]:
     placed = exact.place(batch)
     return placed.targets, placed.inputs
-
-
-def _in_metric(residuals: torch.Tensor) -> torch.Tensor:
-    """``(k, n, C, …)`` residuals as rows of the metric's output space, ``(k·n, n·D)``: zero outside their example."""
-    k, n = residuals.shape[:2]
-    out = torch.zeros(k, n, n, *residuals.shape[2:], dtype=residuals.dtype, device=residuals.device)
-    index = torch.arange(n, device=residuals.device)
-    out[:, index, index] = residuals
-    return out.reshape(k * n, -1)
 
 
 def _input_distance(response: MiniBatch, perturbation: MiniBatch) -> np.ndarray | None:

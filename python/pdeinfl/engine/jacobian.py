@@ -20,8 +20,9 @@ from pdeinfl.engine.transforms import Transforms
 
 # Share of the free memory that one chunk of products may fill.
 _MEMORY_SHARE = 0.3
-# Bytes of activations that one chunk should touch on a CPU: beyond a few L2 caches, batching gains nothing.
-_CPU_WORKING_SET = 64 * 2**20
+# On a CPU larger chunks gain nothing: saved activations of the examples, and of examples times directions, in bytes.
+_CPU_EXAMPLES = 32 * 2**20
+_CPU_PRODUCTS = 256 * 2**20
 # What PyTorch says of its own inside: the scripted decompositions of forward mode, operators without a batching rule.
 _NOT_THE_USERS_BUSINESS = (".*torch.jit.script.* is deprecated", "There is a performance drop because")
 
@@ -231,10 +232,10 @@ class Jacobian:
         extra_bytes: int,
     ) -> None:
         n_examples = self._examples_chunk(batch)
-        per_direction = 2 * min(n_examples, len(batch)) * self._activation_bytes(batch) + extra_bytes
-        chunk = self._chunks.get(kind, max(1, int(self._budget() / per_direction)))
+        activations = min(n_examples, len(batch)) * self._activation_bytes(batch)
+        chunk = self._chunks.get(kind, max(1, int(self._budget() / (2 * activations + extra_bytes))))
         if self.device.type == "cpu":
-            chunk = max(1, min(chunk, _CPU_WORKING_SET // per_direction + 1))
+            chunk = max(1, min(chunk, round(_CPU_PRODUCTS / activations)))
         with self._products():
             for start in range(0, len(batch), n_examples):
                 work = work_on(slice(start, min(start + n_examples, len(batch))))
@@ -244,7 +245,7 @@ class Jacobian:
         bytes_each = self._activation_bytes(batch)
         limit = max(1, int(self._budget() / (4 * bytes_each)))
         if self.device.type == "cpu":
-            limit = min(limit, max(1, _CPU_WORKING_SET // (4 * bytes_each)))
+            limit = min(limit, max(1, _CPU_EXAMPLES // bytes_each))
         return min(len(batch), limit)
 
     def _budget(self) -> float:
