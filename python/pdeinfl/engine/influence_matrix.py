@@ -128,9 +128,7 @@ def influence(
 
     with thread_limit(num_threads):
         jacobian = Jacobian(model, parameters, device, dtype, memory_budget)
-        exact = (
-            jacobian if dtype == torch.float64 else Jacobian(model, parameters, device, torch.float64, memory_budget)
-        )
+        exact = jacobian if dtype == torch.float64 else jacobian.in_dtype(torch.float64)
         gradients = gradient_set(jacobian, exact, response_observables, response_batch, perturbation_observables, batch)
         report(f"{len(gradients.rows)} gradients of {jacobian.n_parameters} parameters")
         operator = Metric(jacobian, metric_batch, metric)
