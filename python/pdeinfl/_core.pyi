@@ -59,15 +59,8 @@ def lie_derivative_into(
 def richardson(
     ladder: np.ndarray, ratio: float, order: float, increment: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-__version__: str
-
-# --- contraction: a 2-D array (float32, float64, float16; uint16 read as bfloat16 when asked), or a list of them stacked
+# --- contraction: 2-D arrays (float32, float64, float16; uint16 read as bfloat16 when asked), or lists of them stacked
 _Matrix: TypeAlias = NDArray[Any] | list[NDArray[Any]]
 
 def gram(

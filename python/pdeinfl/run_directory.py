@@ -120,8 +120,8 @@ def load_run(root: str | PathLike[str]) -> RunContents:
     return RunContents(
         title=config["title"] or f"Influence report: {config['name']}",
         introduction=(
-            f"{' and '.join(names)} on {equation or 'PDE'} trajectories of the classes {', '.join(test.class_names)} at "
-            f"{' × '.join(str(n) for n in test.resolution)}, {len(config['seeds'])} seed(s)."
+            f"{' and '.join(names)} on {equation or 'PDE'} trajectories of the classes {', '.join(test.class_names)}, "
+            f"{' × '.join(str(n) for n in test.resolution)} cells, {len(config['seeds'])} seed(s)."
         ),
         results={name: trained[name] for name in names},
         controls={name: untrained[name] for name in names if untrained[name]},

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pdeinfl.analysis.response_check import response_check
+from pdeinfl.analysis.response_check import ResponseCheck, response_check
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.engine.damping import Damping
-from pdeinfl.engine.influence_matrix import influence, largest_eigenvalue
+from pdeinfl.engine.influence_matrix import influence
+from pdeinfl.engine.spectrum import largest_eigenvalue
 from pdeinfl.engine.store import InfluenceStore, Key
 from pdeinfl.experiment.config import InfluenceConfig, RunConfig, SurrogateConfig
 from pdeinfl.run_directory import RunDirectory, read_json, write_json
@@ -84,7 +85,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         if unit.mini_batch not in batches:
             batches[unit.mini_batch] = _mini_batch(test, unit.mini_batch, settings)
         batch = batches[unit.mini_batch]
-        damping, lambda_max = _resolve(unit.surrogate, config, run, test, n, say)
+        damping = _resolve(unit.surrogate, config, run, test, n, say)
         expected = {
             "checkpoint_sha256": sha256(unit.checkpoint),
             "mini_batch_sha256": batch.sha256(),
@@ -107,7 +108,6 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             damping,
             settings.metric,
             settings.tol,
-            lambda_max=lambda_max if unit.epoch == unit.surrogate.training.epochs else None,
             keep_steps=wants_check,
             seed=unit.seed,
             run=unit.surrogate.name,
@@ -118,7 +118,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         )
         store.put(result)
         if wants_check:
-            write_json(run.check(unit.surrogate.name), response_check(model, batch, result).as_dict())
+            write_json(run.check(unit.surrogate.name), _check_content(response_check(model, batch, result)))
         worst = float(np.max(result.relative_error))
         state = "" if result.converged else f", not converged to {settings.tol:g}"
         say(
@@ -129,22 +129,33 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
     return worked
 
 
+def _check_content(check: ResponseCheck) -> dict[str, object]:
+    return {
+        "predicted": check.predicted.ravel().tolist(),
+        "measured": check.measured.ravel().tolist(),
+        "steps": check.steps.tolist(),
+        "errors": check.errors.tolist(),
+        "order": check.order,
+        "trust_radius": check.trust_radius,
+    }
+
+
 def _mini_batch(test: Trajectories, index: int, settings: InfluenceConfig) -> MiniBatch:
     return test.mini_batch(index, per_class=settings.per_class, n_transitions=settings.transitions or None)
 
 
 def _resolve(
     surrogate: SurrogateConfig, config: RunConfig, run: RunDirectory, test: Trajectories, n: int, say: Say
-) -> tuple[float, float | None]:
-    """The absolute damping of a surrogate's influences, and the eigenvalue it refers to (MATH §2: resolved once per
-    run, the median over its mini-batches, then stored and shared by all seeds, epochs and solvers)."""
+) -> float:
+    """The absolute damping of a surrogate's influences (MATH §2): a relative one is resolved once per run, against the
+    median largest eigenvalue of its mini-batches, stored, and shared by all seeds, epochs and solvers."""
     requested = config.influence.requested()
     if not requested.is_relative:
-        return requested.value, None
+        return requested.value
     path = run.damping(surrogate.name)
     if path.is_file():
         held = read_json(path)
-        return float(held["damping"]), float(held["lambda_max"])
+        return float(held["damping"])
     tops = []
     for seed in config.seeds:
         checkpoint = list_checkpoints(run.models(surrogate.name, seed))[surrogate.training.epochs]
@@ -157,6 +168,6 @@ def _resolve(
     content = {"relative": requested.value, "lambda_max": lambda_max, "damping": damping, "lambda_max_each": tops}
     write_json(path, content)
     say(
-        f"[influence] {surrogate.name}: damping {damping:.3g} = {requested.value:g} of the median λ_max {lambda_max:.3g}"
+        f"[influence] {surrogate.name}: damping {damping:.3g}, {requested.value:g} of the median λ_max {lambda_max:.3g}"
     )
-    return damping, lambda_max
+    return damping
