@@ -7,6 +7,7 @@ mod errors;
 mod euler;
 mod finite_difference;
 mod gram;
+mod matrix;
 mod monitor;
 
 /// The Rust core of pdeinfl.
