@@ -107,12 +107,12 @@ def _navier_stokes(
     n_steps: int,
     seed: int,
 ) -> tuple[Any, Any, tuple[str, ...]]:
-    from pdeinfl.data.simulators.navier_stokes import simulate_navier_stokes
-
     if classes is None or isinstance(classes, Mapping):
         raise ValueError("`classes` must name classes among BB, Gauss, Sines for NS")
     names = check_classes(classes)
     n, size = check_count("n_per_class", n_per_class), check_count("resolution", resolution, least=4)
     steps, seed = check_count("n_steps", n_steps), check_count("seed", seed, least=0)
+    from pdeinfl.data.simulators.navier_stokes import simulate_navier_stokes
+
     states, class_ids = simulate_navier_stokes(names, n, size, steps, seed)
     return states, class_ids, names
