@@ -96,7 +96,7 @@ def test_config_rebuilds():
         ({"kernels": (4, 3)}, "must be odd"),
         ({"kernels": ()}, "must be odd"),
         ({"stem_kernel": 2}, "must be odd"),
-        ({"width": 0}, "`width` must be a positive integer; got 0"),
+        ({"width": 0}, "`width` must be an integer of at least 1; got 0"),
         ({"heads": 5}, "`heads` must divide the middle's width 32; got 5"),
         (
             {"resolution": 18},

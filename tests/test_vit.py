@@ -118,7 +118,7 @@ def test_config_rebuilds():
         ({"resolution": 18}, "`resolution` must be divisible by patch = 4; got (18, 18)"),
         ({"resolution": 0}, "`resolution` must be a positive integer or a pair (X, Y) of them; got 0"),
         ({"heads": 3}, "`heads` must divide width = 16; got 3"),
-        ({"depth": 0}, "`depth` must be a positive integer; got 0"),
+        ({"depth": 0}, "`depth` must be an integer of at least 1; got 0"),
         ({"output_layout": "rows"}, "`output_layout` must be one of ['unpatchify', 'reference']; got 'rows'"),
     ],
 )

@@ -21,13 +21,13 @@ class GradientSet:
 
     Attributes:
         response_rows, perturbation_rows: indices into ``rows``, observable-major.
-        perturbation_residuals: ``∂C/∂ŷ`` of the perturbations, ``(k, n, C, X, Y)`` in the product dtype.
+        residuals: ``∂C/∂ŷ`` of the perturbations, ``(k, n, C, X, Y)`` in the product dtype.
     """
 
     rows: Tensor
     response_rows: np.ndarray
     perturbation_rows: np.ndarray
-    perturbation_residuals: Tensor
+    residuals: Tensor
 
 
 def residuals(observables: Sequence[Observable], prediction: Tensor, batch: MiniBatch) -> Tensor:
@@ -134,7 +134,7 @@ def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet, pe
     worst = torch.maximum(worst, torch.linalg.vector_norm(pulled - true_pulled, dim=1).max())
     n = len(perturbation_batch)
     at = top % n
-    residual = gradients.perturbation_residuals[top // n : top // n + 1, at : at + 1].double()
+    residual = gradients.residuals[top // n : top // n + 1, at : at + 1].double()
     true_gradient = exact.per_example_gradients(perturbation_batch.select([at]), residual)[0, 0]
     relative = torch.linalg.vector_norm(gradients.rows[top].double() - true_gradient) / norms[top]
     return 2 * torch.stack([worst.cpu(), relative.cpu()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def influence(
     run: str = "",
     epoch: int = 0,
     mini_batch: int = 0,
+    provenance: Mapping[str, Any] | None = None,
     **solver_options: Any,
 ) -> Influence:
     r"""Influence of perturbation examples on response examples through one regularised descent step.
@@ -92,6 +93,7 @@ def influence(
         lambda_max: largest eigenvalue that relative dampings refer to; default this mini-batch's own.
         keep_steps: keep what `Influence.parameter_step` needs (the solver's basis) alive with the result.
         seed, run, epoch, mini_batch: labels of the result; the seed also starts random probes.
+        provenance: further entries of the result's ``settings`` (JSON-able), e.g. the checkpoint's digest.
 
     Returns:
         An `Influence`.
@@ -128,9 +130,7 @@ def influence(
 
     with thread_limit(num_threads):
         jacobian = Jacobian(model, parameters, device, dtype, memory_budget)
-        exact = (
-            jacobian if dtype == torch.float64 else Jacobian(model, parameters, device, torch.float64, memory_budget)
-        )
+        exact = jacobian if dtype == torch.float64 else jacobian.in_dtype(torch.float64)
         gradients = gradient_set(jacobian, exact, response_observables, response_batch, perturbation_observables, batch)
         report(f"{len(gradients.rows)} gradients of {jacobian.n_parameters} parameters")
         operator = Metric(jacobian, metric_batch, metric)
@@ -148,7 +148,7 @@ def influence(
             response_rows=gradients.response_rows,
             perturbation_rows=gradients.perturbation_rows,
             overlap=inner(gradients.rows, gradients.rows).numpy(),
-            residuals=_in_metric(gradients.perturbation_residuals) if metric_batch is batch else None,
+            residuals=gradients.residuals.flatten(2) if metric_batch is batch else None,
             in_range=metric_batch is batch and response_batch is batch,
             shape=shape,
             dampings=dampings,
@@ -210,6 +210,9 @@ def influence(
             "mini_batch_sha256": batch.sha256(),
             "torch": torch.__version__,
             "pdeinfl": _core.__version__,
+            "damping": value,
+            "tol": tol,
+            **(provenance or {}),
             **{f"solver_{k}": v for k, v in solution.details.items()},
         },
         path=solution.path,
@@ -239,15 +242,6 @@ def _labels(batch: MiniBatch) -> Labels:
 def _exact_fields(exact: Jacobian, batch: MiniBatch) -> tuple[torch.Tensor, torch.Tensor]:
     placed = exact.place(batch)
     return placed.targets, placed.inputs
-
-
-def _in_metric(residuals: torch.Tensor) -> torch.Tensor:
-    """``(k, n, C, …)`` residuals as rows of the metric's output space, ``(k·n, n·D)``: zero outside their example."""
-    k, n = residuals.shape[:2]
-    out = torch.zeros(k, n, n, *residuals.shape[2:], dtype=residuals.dtype, device=residuals.device)
-    index = torch.arange(n, device=residuals.device)
-    out[:, index, index] = residuals
-    return out.reshape(k * n, -1)
 
 
 def _input_distance(response: MiniBatch, perturbation: MiniBatch) -> np.ndarray | None:

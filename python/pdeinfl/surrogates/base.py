@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,14 +50,16 @@ class Surrogate(nn.Module):
 
 def as_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
     """``(X, Y)`` from one number for a square grid, or from two."""
-    sides = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
-    if len(sides) != 2 or min(sides) < 1:
+    given: Any = resolution
+    sides = (given, given) if isinstance(given, Integral) else tuple(given)
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 for side in sides):
         raise ValueError(f"`resolution` must be a positive integer or a pair (X, Y) of them; got {resolution!r}")
     return int(sides[0]), int(sides[1])
 
 
-def check_positive(**arguments: int) -> None:
-    """ValueError naming the first argument that is not a positive integer."""
+def integers_from(lowest: int, **arguments: Any) -> list[int]:
+    """The arguments as plain integers, in order; ValueError naming the first that is none or is below ``lowest``."""
     for name, value in arguments.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer; got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
+            raise ValueError(f"`{name}` must be an integer of at least {lowest}; got {value!r}")
+    return [int(value) for value in arguments.values()]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every submodule gets its own flag back."""
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Train or eval mode for a while; every submodule gets its own flag back."""
     flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
@@ -47,7 +47,7 @@ def rollout(model: nn.Module, initial_states: Any, n_steps: int) -> Tensor:
     parameter = next(model.parameters(), given)
     state = (given if given.ndim == 4 else given[None]).detach().to(parameter.device, parameter.dtype)
     states = [state]
-    with evaluating(model), torch.no_grad():
+    with in_mode(model, training=False), torch.no_grad():
         for _ in range(n_steps):
             state = model(state)
             if state.shape != states[0].shape:

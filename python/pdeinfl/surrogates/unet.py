@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdeinfl.surrogates.base import Surrogate, as_resolution, check_positive
+from pdeinfl.surrogates.base import Surrogate, as_resolution, integers_from
 from pdeinfl.surrogates.layers import Attention, CircularConv2d, InstanceNorm, RMSNorm, circular_pad
 
 
@@ -50,7 +50,9 @@ class UNet(Surrogate):
         mlp_ratio: int = 2,
         resolution: int | Sequence[int] | None = None,
     ) -> None:
-        check_positive(channels=channels, width=width, stem_kernel=stem_kernel, heads=heads, mlp_ratio=mlp_ratio)
+        channels, width, stem_kernel, heads, mlp_ratio = integers_from(
+            1, channels=channels, width=width, stem_kernel=stem_kernel, heads=heads, mlp_ratio=mlp_ratio
+        )
         kernels = tuple(kernels)
         if not kernels or any(not isinstance(k, int) or k < 1 or k % 2 == 0 for k in (*kernels, stem_kernel)):
             raise ValueError(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdeinfl.surrogates.base import Surrogate, as_resolution, check_positive
+from pdeinfl.surrogates.base import Surrogate, as_resolution, integers_from
 from pdeinfl.surrogates.layers import Attention, CircularConv2d, RMSNorm
 
 _LAYOUTS = ("unpatchify", "reference")
@@ -55,7 +55,9 @@ class ViT(Surrogate):
         output_layout: Literal["unpatchify", "reference"] = "unpatchify",
     ) -> None:
         heads = max(1, width // 32) if heads is None else heads
-        check_positive(channels=channels, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, patch=patch)
+        channels, width, depth, heads, mlp_ratio, patch = integers_from(
+            1, channels=channels, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, patch=patch
+        )
         sides = as_resolution(resolution)
         if sides[0] % patch or sides[1] % patch:
             raise ValueError(f"`resolution` must be divisible by patch = {patch}; got {sides}")

@@ -1,7 +1,83 @@
 //! Bindings of `pdeinfl_core::gram`.
 
+use numpy::{PyArray2, PyArrayMethods};
+use pdeinfl_core::error::Error;
+use pdeinfl_core::gram::{self as contraction, Products, Rows};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-pub(crate) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::errors::to_py;
+use crate::matrix::Matrix;
+use crate::monitor;
+
+fn products_of(name: &str) -> PyResult<Products> {
+    match name {
+        "float64" => Ok(Products::Float64),
+        "float32" => Ok(Products::Float32),
+        other => Err(PyValueError::new_err(format!("`products` must be \"float64\" or \"float32\"; got \"{other}\""))),
+    }
+}
+
+/// A new array that `fill` writes, row-major, without the GIL.
+pub(crate) fn filled<'py>(
+    py: Python<'py>,
+    shape: [usize; 2],
+    num_threads: Option<usize>,
+    callback: Option<&Bound<'py, PyAny>>,
+    fill: impl FnOnce(&mut [f64], &pdeinfl_core::pool::Progress) -> pdeinfl_core::error::Result<()> + Send,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let bytes = shape[0].checked_mul(shape[1]).and_then(|n| n.checked_mul(size_of::<f64>()));
+    let Some(_) = bytes.filter(|&bytes| bytes <= isize::MAX.unsigned_abs()) else {
+        return Err(to_py(Error::OutOfMemory(format!("a ({}, {}) float64 result does not fit", shape[0], shape[1]))));
+    };
+    let out = PyArray2::<f64>::zeros(py, shape, false);
+    {
+        let mut writable = out.try_readwrite().map_err(|e| PyValueError::new_err(e.to_string()))?;
+        let slice = writable.as_slice_mut().map_err(|e| PyValueError::new_err(e.to_string()))?;
+        monitor::run(py, num_threads, callback, |progress| fill(slice, progress))?;
+    }
+    Ok(out)
+}
+
+/// `a aᵀ` in float64, (n, n).
+#[pyfunction]
+#[pyo3(signature = (a, products = "float64", num_threads = None, bfloat16 = false, callback = None))]
+fn gram<'py>(
+    py: Python<'py>,
+    a: &Bound<'py, PyAny>,
+    products: &str,
+    num_threads: Option<usize>,
+    bfloat16: bool,
+    callback: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let products = products_of(products)?;
+    let a = Matrix::borrow("a", a, bfloat16)?;
+    let a = a.rows()?;
+    let (n, a): (_, &dyn Rows) = (a.shape().0, &*a);
+    filled(py, [n, n], num_threads, callback, |out, progress| contraction::gram(a, products, out, progress))
+}
+
+/// `a bᵀ` in float64, (n, m).
+#[pyfunction]
+#[pyo3(signature = (a, b, products = "float64", num_threads = None, bfloat16 = false, callback = None))]
+fn cross_gram<'py>(
+    py: Python<'py>,
+    a: &Bound<'py, PyAny>,
+    b: &Bound<'py, PyAny>,
+    products: &str,
+    num_threads: Option<usize>,
+    bfloat16: bool,
+    callback: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let products = products_of(products)?;
+    let (a, b) = (Matrix::borrow("a", a, bfloat16)?, Matrix::borrow("b", b, bfloat16)?);
+    let (a, b) = (a.rows()?, b.rows()?);
+    let (a, b): (&dyn Rows, &dyn Rows) = (&*a, &*b);
+    let shape = [a.shape().0, b.shape().0];
+    filled(py, shape, num_threads, callback, |out, progress| contraction::cross_gram(a, b, products, out, progress))
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(gram, m)?)?;
+    m.add_function(wrap_pyfunction!(cross_gram, m)?)
 }

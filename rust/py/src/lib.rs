@@ -3,10 +3,12 @@
 use pyo3::prelude::*;
 
 mod aggregate;
+mod distance;
 mod errors;
 mod euler;
 mod finite_difference;
 mod gram;
+mod matrix;
 mod monitor;
 
 /// The Rust core of pdeinfl.
@@ -14,6 +16,7 @@ mod monitor;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     gram::register(m)?;
+    distance::register(m)?;
     aggregate::register(m)?;
     finite_difference::register(m)?;
     euler::register(m)

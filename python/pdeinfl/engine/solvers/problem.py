@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pdeinfl.engine.certificate import DampingPath, rounding_factor
@@ -22,8 +23,8 @@ class Problem:
         gradients: every distinct gradient once, ``(n_rows, P)`` in the product dtype, on the metric's device.
         response_rows, perturbation_rows: which of them respond and perturb, observable-major.
         overlap: their Gram matrix, float64 ``(n_rows, n_rows)``.
-        residuals: ``r`` of each perturbation row in the metric's output space, ``(n_perturbation_rows, N·D)``; None
-            where the perturbations are not examples of the metric mini-batch.
+        residuals: ``r`` of each perturbation, compactly ``(n_perturbation_observables, N, D)``; None where the
+            perturbations are not the examples of the metric mini-batch.
         in_range: every gradient belongs to an example of the metric mini-batch, hence lies in the range of A.
         dampings: all the dampings that must meet ``tol``.
         lambda_max: largest eigenvalue of A, or None to take it from the solver's own Ritz values.
@@ -52,6 +53,15 @@ class Problem:
     def damping(self, lambda_max: float) -> float:
         """The first damping: the one that single-damping solvers solve for."""
         return self.dampings[0].resolve(lambda_max if self.lambda_max is None else self.lambda_max)
+
+    def residual_rows(self, rows: np.ndarray) -> Tensor:
+        """Residuals as vectors of the metric's output space, ``(len(rows), N·D)``, zero outside their example."""
+        assert self.residuals is not None
+        n, d = self.residuals.shape[1:]
+        out = torch.zeros(len(rows), n, d, dtype=self.residuals.dtype, device=self.residuals.device)
+        for k, row in enumerate(rows):
+            out[k, row % n] = self.residuals[row // n, row % n]
+        return out.reshape(len(rows), n * d)
 
     def rounding(self, lambda_max: float, damping: float) -> float:
         """Relative change of H that rounding can cause."""

@@ -118,7 +118,7 @@ pub fn solve_into<T: Snapshot>(
             *steps = solve_one(setup, k, w, out, setup.nx, progress)?;
             Ok(())
         })?;
-    let rows = setup.nx.div_ceil(4 * threads).max(8);
+    let rows = setup.nx.div_ceil(2 * threads).max(8);
     for k in 0..shared {
         let w = &primitives[(whole + k) * initial..][..initial];
         let out = &mut out_shared[k * trajectory..][..trajectory];

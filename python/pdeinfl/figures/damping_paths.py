@@ -1,0 +1,204 @@
+"""Summary numbers against damping: the picture that tells learning from solver regularisation (MATH §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pdeinfl.figures import inputs, style
+
+Estimate = tuple[float, float, float]
+"""Value, low, high; low and high are NaN where there is no interval."""
+
+
+@dataclass(frozen=True, eq=False)
+class DampingCurve:
+    """One summary number of one surrogate on a path of dampings.
+
+    Attributes:
+        relative_dampings: λ/λ_max, increasing, ``(L,)``.
+        values, low, high: the number and its interval, ``(L,)``; the interval is NaN where there is none.
+        converged: fraction of the influence matrices whose certified error meets the tolerance, ``(L,)`` in [0, 1].
+        at_zero, at_infinity: limits λ → 0 (H diagonal) and λ → ∞ (plain gradient overlap).
+        ceiling: the largest value that can be told apart (the maximal lag, for the coherence time); a larger one is
+            given as infinity and drawn at the ceiling with an open upward triangle.
+        reference: level that divides the two readings of the number.
+    """
+
+    relative_dampings: np.ndarray
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    converged: np.ndarray
+    at_zero: Estimate
+    at_infinity: Estimate
+    ceiling: float | None = None
+    reference: float | None = None
+
+
+def _clip(values: np.ndarray, ceiling: float | None) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    return values if ceiling is None else np.where(np.isposinf(values), ceiling, values)
+
+
+def _draw(axes: Axes, curve: DampingCurve, colour: str, control: bool) -> None:
+    x = np.log10(curve.relative_dampings)
+    ends = np.array([x[0] - 1.2, x[-1] + 1.2])
+    values = _clip(curve.values, curve.ceiling)
+    limits = np.array([curve.at_zero, curve.at_infinity], dtype=float)
+    points = _clip(limits[:, 0], curve.ceiling)
+    line: dict[str, Any] = {"color": colour, "linestyle": "-", "zorder": 3}
+    line |= {"linestyle": (0, (4, 2)), "zorder": 2} if control else {}
+    axes.plot(x, values, linewidth=1.0 if control else 1.5, gid="control" if control else "trained", **line)
+    low, high = _clip(curve.low, curve.ceiling), _clip(curve.high, curve.ceiling)
+    known = np.isfinite(low) & np.isfinite(high)
+    axes.fill_between(x, low, high, where=known, color=colour, alpha=0.13, linewidth=0, zorder=1)
+    face = "white" if control else colour
+    within = np.isfinite(limits[:, 0])
+    axes.plot(ends[within], points[within], "o", color=colour, markerfacecolor=face, markersize=4, zorder=4)
+    for end, (_, lower, upper) in zip(ends, limits, strict=True):
+        if np.isfinite(lower):
+            span = _clip(np.array([lower, upper]), curve.ceiling)
+            axes.plot([end, end], span, color=colour, linewidth=0.9, zorder=2)
+    censored = np.isposinf(np.asarray(curve.values, dtype=float))
+    axes.plot(x[censored], values[censored], "^", color=colour, markerfacecolor="white", markersize=4, zorder=5)
+    censored = np.isposinf(limits[:, 0])
+    axes.plot(ends[censored], points[censored], "^", color=colour, markerfacecolor="white", markersize=5, zorder=5)
+
+
+def _hatch_unconverged(axes: Axes, curve: DampingCurve) -> None:
+    x = np.log10(curve.relative_dampings)
+    edges = np.concatenate([x[:1] - 0.5, 0.5 * (x[1:] + x[:-1]), x[-1:] + 0.5])
+    for k in np.flatnonzero(np.asarray(curve.converged) < 1):
+        axes.axvspan(edges[k], edges[k + 1], facecolor="none", edgecolor="#b5b5b5", hatch="////", linewidth=0, zorder=0)
+
+
+def _damping_axis(axes: Axes, x: np.ndarray) -> None:
+    first, last = float(x[0]), float(x[-1])
+    step = max(1, round((last - first) / 5))
+    decades = np.arange(np.ceil(first - 1e-9), last + 1e-9, step)
+    labels = [rf"$10^{{{int(d)}}}$" if d else "1" for d in decades]
+    axes.set_xticks([first - 1.2, *decades, last + 1.2], labels=["0", *labels, "∞"])
+    axes.set_xlim(first - 1.8, last + 1.8)
+    for gap in (first - 0.75, last + 0.75):
+        axes.axvspan(gap - 0.06, gap + 0.06, color="white", zorder=6)
+        axes.plot(
+            [gap - 0.06, gap + 0.06],
+            [0, 0],
+            transform=axes.get_xaxis_transform(),
+            marker=[(-0.4, -1), (0.4, 1)],
+            markersize=6,
+            linestyle="none",
+            color="#4d4d4d",
+            markeredgewidth=0.6,
+            clip_on=False,
+            zorder=7,
+        )
+
+
+def _mark(axes: Axes, x: np.ndarray, position: float, words: str, labelled: bool, solid: bool) -> None:
+    """A vertical line at a damping, or an arrow at the edge when it lies off the axis."""
+    colour = style.INK if solid else style.GREY
+    inside = x[0] - 0.5 <= position <= x[-1] + 0.5
+    at = position if inside else (x[0] - 0.62 if position < x[0] else x[-1] + 0.62)
+    if inside:
+        axes.axvline(at, color=colour, linewidth=0.8, linestyle="-" if solid else ":", zorder=1)
+    if labelled:
+        text = words if inside else (f"← {words}" if position < x[0] else f"{words} →")
+        align = "right" if position > x[-1] else "center" if inside else "left"
+        axes.annotate(
+            text,
+            (at, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha=align,
+            va="bottom",
+            fontsize=6,
+            color=colour,
+            annotation_clip=False,
+        )
+
+
+@style.styled
+def damping_path(
+    curves: Mapping[str, Mapping[str, DampingCurve]],
+    controls: Mapping[str, Mapping[str, DampingCurve]] | None = None,
+    default: float | None = 1e-3,
+    paper: float | Mapping[str, float] | None = None,
+) -> Figure:
+    """One row per summary number, one column per surrogate, against λ/λ_max with both limits as separate points.
+
+    The untrained network is dashed grey. Hatching covers dampings where some influence matrix did not converge.
+
+    Args:
+        curves: ``{surrogate: {quantity: curve}}``; the quantity's name is the axis label.
+        controls: the same for the untrained networks, where there are any.
+        default: the run's relative damping, marked with a solid line; None leaves it out.
+        paper: the paper's λ = 1e-4 relative to each surrogate's λ_max, marked with a dotted line or an arrow.
+
+    Raises:
+        ValueError: no curve, or a curve with fewer than two dampings.
+    """
+    named = inputs.by_surrogate(curves)
+    quantities = list(dict.fromkeys(q for held in named.values() for q in held))
+    for surrogate, held in named.items():
+        for quantity, curve in held.items():
+            if len(curve.relative_dampings) < 2:
+                raise ValueError(f"`curves[{surrogate!r}][{quantity!r}]` needs at least two dampings to make a path")
+    figure, panels = style.grid(
+        style.DOUBLE_COLUMN, 0.75 + 1.75 * len(quantities), len(quantities), len(named), sharey="row"
+    )
+    any_control = any_hatch = any_censored = False
+    for column, (surrogate, held) in enumerate(named.items()):
+        colour = style.surrogate_colour(column)
+        for row, quantity in enumerate(quantities):
+            axes = panels[row, column]
+            if quantity not in held:
+                axes.set_axis_off()
+                continue
+            curve = held[quantity]
+            x = np.log10(curve.relative_dampings)
+            _hatch_unconverged(axes, curve)
+            any_hatch |= bool((np.asarray(curve.converged) < 1).any())
+            if curve.reference is not None:
+                axes.axhline(curve.reference, color=style.GREY, linewidth=0.7, linestyle=":", zorder=0)
+            if controls is not None and quantity in controls.get(surrogate, {}):
+                _draw(axes, controls[surrogate][quantity], style.GREY, control=True)
+                any_control = True
+            _draw(axes, curve, colour, control=False)
+            any_censored |= bool(np.isposinf(np.asarray(curve.values, dtype=float)).any())
+            if curve.ceiling is not None:
+                axes.set_ylim(0, curve.ceiling * 1.06)
+            if default is not None:
+                _mark(axes, x, np.log10(default), "default", row == 0, solid=True)
+            own = paper.get(surrogate) if isinstance(paper, Mapping) else paper
+            if own is not None and np.isfinite(own) and own > 0:
+                _mark(axes, x, np.log10(own), "paper", row == 0, solid=False)
+            _damping_axis(axes, x)
+            if row == 0:
+                axes.set_title(surrogate, pad=12)
+            if row == len(quantities) - 1:
+                axes.set_xlabel(r"damping $\lambda/\lambda_{\max}$")
+            if column == 0:
+                axes.set_ylabel(quantity)
+    handles: list[Any] = [Line2D([], [], color=style.INK, linewidth=1.5, label="trained")]
+    if any_control:
+        handles.append(Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=(0, (4, 2)), label="untrained"))
+    handles.append(Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=":", label="where the reading changes"))
+    if any_hatch:
+        handles.append(Patch(facecolor="white", edgecolor="#b5b5b5", hatch="////", linewidth=0, label="not converged"))
+    if any_censored:
+        handles.append(
+            Line2D([], [], color=style.INK, marker="^", markerfacecolor="white", linestyle="none", label="> max lag")
+        )
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.6)
+    style.note(figure, r"Limits: 0, H diagonal whatever was learned; ∞, plain gradient overlap. Bands: intervals.")
+    return figure

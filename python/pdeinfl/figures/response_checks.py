@@ -1,0 +1,95 @@
+"""The response check: a finite step in the parameters must do what H predicts (MATH §6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pdeinfl.figures import inputs, style
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseCheck:
+    """Central differences of the observables along ``V_j = −η⁻¹ g_j`` against ``−H[:, j]``.
+
+    Attributes:
+        predicted, measured: ``−H[i, j]`` and its Richardson-extrapolated finite difference, ``(n,)`` over all checked
+            pairs (i, j) and observables.
+        steps: ε, ``(E,)``.
+        errors: ``|difference quotient − (−H)|`` over the largest ``|H|`` of the column, ``(E, k)``, one per checked j.
+        order: observed order of the error in ε.
+        trust_radius: largest ε for which the linear prediction holds within 10 %; NaN if unknown.
+    """
+
+    predicted: np.ndarray
+    measured: np.ndarray
+    steps: np.ndarray
+    errors: np.ndarray
+    order: float
+    trust_radius: float = float("nan")
+
+
+@style.styled
+def response_check(checks: Any) -> Figure:
+    """Left: measured derivative against ``−H``, with the identity. Right: error against ε, with a slope-2 guide.
+
+    Args:
+        checks: ``{surrogate: check}`` or one check, each with the fields of :class:`ResponseCheck`.
+    """
+    named = inputs.by_surrogate(checks)
+    figure, panels = style.grid(style.DOUBLE_COLUMN, 2.9, 1, 2)
+    left, right = panels[0]
+    values = np.concatenate([np.ravel(v) for c in named.values() for v in (c.predicted, c.measured)])
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (-1.0, 1.0)
+    margin = 0.05 * (high - low or 1.0)
+    span = np.array([low - margin, high + margin])
+    left.plot(span, span, color=style.GREY, linewidth=0.8, zorder=0, label="exact agreement")
+    anchor: tuple[float, float, float] | None = None
+    for k, (surrogate, check) in enumerate(named.items()):
+        colour, marker = style.surrogate_colour(k), style.MARKERS[k % len(style.MARKERS)]
+        left.plot(
+            np.ravel(check.predicted),
+            np.ravel(check.measured),
+            marker,
+            color=colour,
+            markersize=3.2,
+            markerfacecolor="none",
+            markeredgewidth=0.7,
+            label=surrogate or None,
+        )
+        steps = np.asarray(check.steps, dtype=float)
+        errors = np.asarray(check.errors, dtype=float).reshape(len(steps), -1)
+        positive = np.where(errors > 0, errors, np.nan)
+        right.plot(steps, positive, color=colour, linewidth=0.5, alpha=0.35)
+        middle = np.array([np.nanmedian(row) if np.isfinite(row).any() else np.nan for row in positive])
+        label = inputs.panel_title(surrogate, f"order {style.number(check.order)}")
+        right.plot(steps, middle, color=colour, marker=marker, label=label)
+        if np.isfinite(check.trust_radius):
+            right.axvline(check.trust_radius, color=colour, linewidth=0.7, linestyle=":")
+        known = np.flatnonzero(np.isfinite(middle))
+        if anchor is None and known.size:
+            last = known[np.argmax(steps[known])]
+            anchor = (float(steps[last]), float(middle[last]), float(steps[known].min()))
+    if anchor is not None:
+        at, error, first = anchor
+        guide = np.array([max(first, at * 1e-3), at])
+        slope = 0.4 * error * (guide / at) ** 2
+        right.plot(guide, slope, "--", color=style.INK, linewidth=0.8, label="slope 2", gid="guide")
+    left.set_xlim(span)
+    left.set_ylim(span)
+    left.set_aspect("equal")
+    left.set_xlabel(r"predicted $-H_{ij}$")
+    left.set_ylabel("measured derivative")
+    left.set_title("response to a finite step")
+    left.legend(loc="upper left")
+    right.set_xscale("log")
+    right.set_yscale("log")
+    right.set_xlabel(r"step $\varepsilon$ along $V_j=-\eta^{-1}g_j$")
+    right.set_ylabel("relative error of the difference")
+    right.set_title(r"error against $\varepsilon$ (dotted: trust radius)")
+    right.legend(loc="upper left")
+    return figure

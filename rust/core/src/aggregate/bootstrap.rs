@@ -1,0 +1,196 @@
+//! Medians of the pooled entries under every resample, without resampling: a resample only changes the integer weights
+//! of clusters, so one sorted pass over a bin finds the weighted medians of many resamples at once.
+
+use rayon::prelude::*;
+
+use super::quantile::interpolate;
+use super::table::{Bin, Table};
+use crate::error::{Error, Result};
+use crate::pool::Progress;
+
+/// Resamples that one pass over a bin serves: the accumulators fill a few vector registers.
+const LANES: usize = 32;
+/// Entries between two looks at whether every lane has found its median.
+const STRIDE: usize = 64;
+
+type Lane = [i32; LANES];
+
+/// `n_resamples × n_bins` medians, row-major: the median of each bin's entries when entry `e` counts as often as
+/// `multiplicities[r, cluster(e)]` says; NaN where nothing counts. `multiplicities` is `n_resamples × n_clusters`.
+///
+/// # Errors
+/// [`Error::Invalid`] for negative or too large multiplicities or unknown clusters, `Interrupted` when asked to stop.
+pub fn bootstrap_medians(
+    table: &Table,
+    multiplicities: &[i32],
+    n_clusters: usize,
+    progress: &Progress,
+) -> Result<Vec<f64>> {
+    if n_clusters == 0 || !multiplicities.len().is_multiple_of(n_clusters) {
+        return Err(Error::invalid("`multiplicities` must have one column per cluster"));
+    }
+    if table.bins.iter().any(|bin| bin.clusters.iter().any(|&c| c as usize >= n_clusters)) {
+        return Err(Error::invalid("`multiplicities` has fewer columns than there are clusters"));
+    }
+    let n_resamples = multiplicities.len() / n_clusters;
+    let heaviest = multiplicities.iter().copied().max().unwrap_or(0);
+    let longest = table.bins.iter().map(|bin| bin.values.len()).max().unwrap_or(0);
+    if multiplicities.iter().any(|&m| m < 0) || i64::from(heaviest).saturating_mul(longest as i64) > i64::from(i32::MAX)
+    {
+        return Err(Error::invalid("`multiplicities` must be non-negative and their total in a bin below 2³¹"));
+    }
+    // Lane-major weights: weights[pass][cluster] holds the multiplicities of LANES consecutive resamples.
+    let passes: Vec<Vec<Lane>> = multiplicities
+        .chunks(LANES * n_clusters)
+        .map(|rows| {
+            let mut weights = vec![[0i32; LANES]; n_clusters];
+            for (lane, row) in rows.chunks_exact(n_clusters).enumerate() {
+                row.iter().zip(&mut weights).for_each(|(&m, w)| w[lane] = m);
+            }
+            weights
+        })
+        .collect();
+    let n_bins = table.bins.len();
+    let units: Vec<(usize, usize)> = (0..passes.len()).flat_map(|p| (0..n_bins).map(move |b| (p, b))).collect();
+    let medians = units
+        .par_iter()
+        .with_min_len(4)
+        .map(|&(pass, bin)| {
+            progress.advance(1)?;
+            Ok(lane_medians(&table.bins[bin], &passes[pass]))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut out = vec![f64::NAN; n_resamples * n_bins];
+    for (&(pass, bin), lanes) in units.iter().zip(&medians) {
+        let first = pass * LANES;
+        for (lane, &median) in lanes.iter().enumerate().take(n_resamples - first) {
+            out[(first + lane) * n_bins + bin] = median;
+        }
+    }
+    Ok(out)
+}
+
+fn lane_medians(bin: &Bin, weights: &[Lane]) -> [f64; LANES] {
+    let totals = totals(&bin.clusters, weights);
+    let lower: Lane = totals.map(|total| (total - 1).max(0) / 2);
+    let upper: Lane = totals.map(|total| total / 2);
+    let (at_lower, at_upper) = select(&bin.clusters, weights, &lower, &upper);
+    std::array::from_fn(|lane| {
+        if totals[lane] == 0 {
+            return f64::NAN;
+        }
+        let (a, b) = (bin.values[at_lower[lane] as usize], bin.values[at_upper[lane] as usize]);
+        if lower[lane] == upper[lane] { a } else { interpolate(a, b, 0.5) }
+    })
+}
+
+#[inline(always)]
+fn totals_body(clusters: &[u32], weights: &[Lane]) -> Lane {
+    let mut totals = [0i32; LANES];
+    for &cluster in clusters {
+        let weight = &weights[cluster as usize];
+        for lane in 0..LANES {
+            totals[lane] += weight[lane];
+        }
+    }
+    totals
+}
+
+/// Index of the first entry whose cumulative weight exceeds `lower` and `upper`, lane by lane: the number of entries
+/// whose cumulative weight does not.
+#[inline(always)]
+fn select_body(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
+    let mut cumulative = [0i32; LANES];
+    let (mut below_lower, mut below_upper) = ([0i32; LANES], [0i32; LANES]);
+    for chunk in clusters.chunks(STRIDE) {
+        for &cluster in chunk {
+            let weight = &weights[cluster as usize];
+            for lane in 0..LANES {
+                cumulative[lane] += weight[lane];
+                below_lower[lane] += i32::from(cumulative[lane] <= lower[lane]);
+                below_upper[lane] += i32::from(cumulative[lane] <= upper[lane]);
+            }
+        }
+        if cumulative.iter().zip(upper).all(|(c, u)| c > u) {
+            break;
+        }
+    }
+    (below_lower, below_upper)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn totals_avx2(clusters: &[u32], weights: &[Lane]) -> Lane {
+    totals_body(clusters, weights)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn select_avx2(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
+    select_body(clusters, weights, lower, upper)
+}
+
+#[allow(unsafe_code)]
+fn totals(clusters: &[u32], weights: &[Lane]) -> Lane {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, the only thing that the callee asks for.
+        return unsafe { totals_avx2(clusters, weights) };
+    }
+    totals_body(clusters, weights)
+}
+
+#[allow(unsafe_code)]
+fn select(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, the only thing that the callee asks for.
+        return unsafe { select_avx2(clusters, weights, lower, upper) };
+    }
+    select_body(clusters, weights, lower, upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::quantile::quantile_sorted;
+    use super::*;
+
+    fn repeated_median(bin: &Bin, row: &[i32]) -> f64 {
+        let repeat = |(&v, &c): (&f64, &u32)| std::iter::repeat_n(v, row[c as usize] as usize);
+        let pooled: Vec<f64> = bin.values.iter().zip(&bin.clusters).flat_map(repeat).collect();
+        quantile_sorted(&pooled, 0.5)
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_median_of_the_repeated_entries(
+            mut entries in prop::collection::vec((-5i32..5, 0u32..6), 0..300),
+            rows in prop::collection::vec(prop::collection::vec(0i32..4, 6), 1..70),
+        ) {
+            entries.sort_unstable();
+            let bin = Bin {
+                values: entries.iter().map(|e| f64::from(e.0) * 0.3).collect(),
+                clusters: entries.iter().map(|e| e.1).collect(),
+            };
+            let table = Table { bins: vec![Bin::default(), bin.clone()] };
+            let medians = bootstrap_medians(&table, &rows.concat(), 6, &Progress::default()).expect("runs");
+            for (row, pair) in rows.iter().zip(medians.chunks_exact(2)) {
+                prop_assert!(pair[0].is_nan());
+                let expected = repeated_median(&bin, row);
+                prop_assert!(pair[1].to_bits() == expected.to_bits() || (pair[1].is_nan() && expected.is_nan()));
+            }
+        }
+    }
+
+    #[test]
+    fn bad_multiplicities_are_refused() {
+        let table = Table { bins: vec![Bin { values: vec![1.0, 2.0, 3.0], clusters: vec![0, 1, 0] }] };
+        let progress = Progress::default();
+        for bad in [vec![1, -1], vec![i32::MAX, 0], vec![1, 1, 1]] {
+            assert!(bootstrap_medians(&table, &bad, 2, &progress).is_err());
+        }
+        assert!(bootstrap_medians(&table, &[1], 1, &progress).is_err());
+    }
+}

@@ -1,1 +1,0 @@
-//! finite_difference

@@ -1,0 +1,15 @@
+//! Finite differences: of periodic fields in space, and of quantities along a parameter.
+//!
+//! - [`weights`]: weights of the first derivative on equally spaced nodes
+//! - [`stencil`]: periodic derivatives of stacks of planes
+//! - [`lie`]: Lie derivatives of fields along translations and rotation
+//! - [`richardson`]: extrapolation of a ladder of steps, with error estimate and observed order
+
+pub mod lie;
+pub mod richardson;
+pub mod stencil;
+pub mod weights;
+
+pub use lie::{Generator, Kind, lie_derivative};
+pub use richardson::{Extrapolation, richardson};
+pub use stencil::{Axis, Real, Stack, derivative};

@@ -1,0 +1,124 @@
+//! The micro-kernel: all dot products of a few rows of one packed panel with four rows of another.
+#![allow(unsafe_code)]
+
+use super::isa::{Isa, Kind};
+use super::lanes::Lanes;
+
+/// Bytes of a row of a packed panel: 1,024 `f32` or 512 `f64`. A lane of an `f32` register adds at most 64 products
+/// (AVX-512) before they go on in `f64`, and a strip of rows stays in the first-level cache.
+pub(super) const PANEL_BYTES: usize = 4096;
+
+/// Distance of the rows of a packed panel in bytes: a cache line more, so that rows do not share cache sets.
+pub(super) const STRIDE_BYTES: usize = PANEL_BYTES + 64;
+
+/// Columns of a register tile.
+pub(super) const TILE_COLUMNS: usize = 4;
+
+/// Largest number of rows of a register tile.
+pub(super) const MAX_TILE_ROWS: usize = 6;
+
+/// Memory to have in the second-level cache soon: `address + k·step` for each vector k of a row of the panel.
+/// Prefetching reads nothing that the program sees, so any address will do.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) address: *const u8,
+    pub(super) step: usize,
+}
+
+/// Type in which products are taken.
+pub(super) trait Product: bytemuck::Pod + Send + Sync {
+    /// Elements of a row of a packed panel.
+    const WIDTH: usize = PANEL_BYTES / size_of::<Self>();
+    /// Distance of the rows of a packed panel in elements.
+    const STRIDE: usize = STRIDE_BYTES / size_of::<Self>();
+
+    /// The kernel for an instruction set.
+    fn kernel(isa: Isa) -> Kernel<Self>;
+}
+
+/// A micro-kernel and the number of rows of its tile.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel<P> {
+    pub(super) rows: usize,
+    run: unsafe fn(*const P, *const P, Ahead, *mut f64),
+}
+
+impl<P: Product> Kernel<P> {
+    /// Add the dot products of the first `rows` rows of panel `a` with the first four of panel `b` to `out`, row-major.
+    pub(super) fn run(&self, a: &[P], b: &[P], ahead: Ahead, out: &mut [f64]) {
+        assert!(a.len() >= self.rows * P::STRIDE && b.len() >= TILE_COLUMNS * P::STRIDE);
+        assert!(out.len() >= self.rows * TILE_COLUMNS);
+        // SAFETY: lengths checked; `Isa` vouched for the instructions when the kernel was chosen.
+        unsafe { (self.run)(a.as_ptr(), b.as_ptr(), ahead, out.as_mut_ptr()) }
+    }
+}
+
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch of any address is allowed.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
+
+/// # Safety
+/// `a` and `b` hold `R` and four packed rows, `out` `4·R` elements, and the machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn tile<V: Lanes, const R: usize>(a: *const V::Scalar, b: *const V::Scalar, ahead: Ahead, out: *mut f64) {
+    let size = size_of::<V::Scalar>();
+    let (width, stride) = (PANEL_BYTES / size, STRIDE_BYTES / size);
+    // SAFETY: the caller's promises; every column read lies below `width`.
+    unsafe {
+        let mut sums = [[V::zero(); TILE_COLUMNS]; R];
+        for step in 0..width / V::N {
+            let k = step * V::N;
+            prefetch(ahead.address.wrapping_add(step * ahead.step));
+            let right: [V; TILE_COLUMNS] = std::array::from_fn(|j| V::load(b.add(j * stride + k)));
+            for (i, row) in sums.iter_mut().enumerate() {
+                let left = V::load(a.add(i * stride + k));
+                for (sum, right) in row.iter_mut().zip(right) {
+                    *sum = left.multiply_add(right, *sum);
+                }
+            }
+        }
+        for (i, row) in sums.into_iter().enumerate() {
+            V::add_sums(row, out.add(i * TILE_COLUMNS));
+        }
+    }
+}
+
+macro_rules! product {
+    ($scalar:ty, $avx512:ident, $avx2:ident, $portable:literal) => {
+        impl Product for $scalar {
+            fn kernel(isa: Isa) -> Kernel<Self> {
+                #[cfg(target_arch = "x86_64")]
+                {
+                    use std::arch::x86_64::{$avx2, $avx512};
+                    #[target_feature(enable = "avx512f,avx2,fma")]
+                    unsafe fn avx512(a: *const $scalar, b: *const $scalar, ahead: Ahead, out: *mut f64) {
+                        // SAFETY: as this function.
+                        unsafe { tile::<$avx512, 6>(a, b, ahead, out) }
+                    }
+                    #[target_feature(enable = "avx2,fma")]
+                    unsafe fn avx2(a: *const $scalar, b: *const $scalar, ahead: Ahead, out: *mut f64) {
+                        // SAFETY: as this function.
+                        unsafe { tile::<$avx2, 3>(a, b, ahead, out) }
+                    }
+                    match isa.kind() {
+                        Kind::Avx512 => return Kernel { rows: 6, run: avx512 },
+                        Kind::Avx2 => return Kernel { rows: 3, run: avx2 },
+                        Kind::Portable => {}
+                    }
+                }
+                let _ = isa;
+                Kernel { rows: 2, run: tile::<[$scalar; $portable], 2> }
+            }
+        }
+    };
+}
+product!(f32, __m512, __m256, 4);
+product!(f64, __m512d, __m256d, 2);

@@ -1,0 +1,169 @@
+//! One work unit: an output tile over a slab of the contraction, panel by panel.
+
+use std::ops::Range;
+
+use super::isa::Isa;
+use super::kernel::{Ahead, Kernel, MAX_TILE_ROWS, Product, TILE_COLUMNS};
+use super::plan::Block;
+use super::source::{Destination, ReadAhead, Rows};
+use crate::error::Result;
+use crate::pool::Progress;
+
+/// Rows of the right panel that stay in the second-level cache while all rows of the left panel pass by.
+const CACHED_ROWS: usize = 96;
+
+/// Bytes of files that a worker holds, shared between its rows.
+const READ_AHEAD_BYTES: usize = 32 << 20;
+
+/// Least and most bytes read from a row of a file at once.
+const READ_BYTES: Range<usize> = 32 << 10..1 << 20;
+
+/// Packed rows of one group, zero beyond the last column. Rows beyond the last hold anything: what they are multiplied
+/// into is never read.
+struct Panel<P> {
+    data: Vec<P>,
+    start: usize,
+    ahead: Vec<ReadAhead>,
+}
+
+impl<P: Product> Panel<P> {
+    fn new() -> Self {
+        Self { data: Vec::new(), start: 0, ahead: Vec::new() }
+    }
+
+    fn restart(&mut self, n_rows: usize, end: usize) {
+        let padded = (n_rows + MAX_TILE_ROWS) * P::STRIDE + 64 / size_of::<P>();
+        if self.data.len() < padded {
+            self.data = vec![P::zeroed(); padded];
+            self.start = self.data.as_ptr().align_offset(64).min(64 / size_of::<P>());
+        }
+        self.ahead.resize_with(n_rows, ReadAhead::default);
+        let limit = (READ_AHEAD_BYTES / n_rows.max(1)).clamp(READ_BYTES.start, READ_BYTES.end);
+        self.ahead.iter_mut().for_each(|ahead| ahead.restart(limit, end));
+    }
+
+    fn rows(&self) -> &[P] {
+        &self.data[self.start..]
+    }
+}
+
+/// How to hand a stretch of a packed row to a source.
+pub(super) trait Packed: Product {
+    fn destination(row: &mut [Self]) -> Destination<'_>;
+}
+
+impl Packed for f32 {
+    fn destination(row: &mut [Self]) -> Destination<'_> {
+        Destination::F32(row)
+    }
+}
+
+impl Packed for f64 {
+    fn destination(row: &mut [Self]) -> Destination<'_> {
+        Destination::F64(row)
+    }
+}
+
+impl<P: Packed> Panel<P> {
+    fn pack(&mut self, source: &dyn Rows, rows: &Range<usize>, columns: &Range<usize>, isa: Isa) -> Result<()> {
+        let packed = self.data[self.start..].chunks_exact_mut(P::STRIDE);
+        for ((row, to), ahead) in rows.clone().zip(packed).zip(&mut self.ahead) {
+            let (to, rest) = to.split_at_mut(columns.len());
+            source.stretch(row, columns.start, P::destination(to), isa, ahead)?;
+            rest.fill(P::zeroed());
+        }
+        Ok(())
+    }
+}
+
+/// Memory of one worker: packed panels and what it has read ahead.
+pub(super) struct Worker<P> {
+    kernel: Kernel<P>,
+    isa: Isa,
+    a: Panel<P>,
+    b: Panel<P>,
+}
+
+/// Elements of the partial tile of a block, register tile after register tile.
+pub(super) fn partial_length(n_a: usize, n_b: usize) -> usize {
+    n_a.next_multiple_of(MAX_TILE_ROWS) * n_b.next_multiple_of(TILE_COLUMNS)
+}
+
+impl<P: Packed> Worker<P> {
+    pub(super) fn new(isa: Isa) -> Self {
+        Self { kernel: P::kernel(isa), isa, a: Panel::new(), b: Panel::new() }
+    }
+
+    /// Add the contraction over `slab` of the rows of `block` to `partial`.
+    pub(super) fn run(
+        &mut self,
+        sources: (&dyn Rows, &dyn Rows),
+        block: &Block,
+        slab: Range<usize>,
+        partial: &mut [f64],
+        progress: &Progress,
+    ) -> Result<()> {
+        self.a.restart(block.a.len(), slab.end);
+        if !block.diagonal {
+            self.b.restart(block.b.len(), slab.end);
+        }
+        for start in slab.clone().step_by(P::WIDTH) {
+            let columns = start..(start + P::WIDTH).min(slab.end);
+            self.a.pack(sources.0, &block.a, &columns, self.isa)?;
+            if !block.diagonal {
+                self.b.pack(sources.1, &block.b, &columns, self.isa)?;
+            }
+            let next = (columns.end < slab.end).then_some(columns.end);
+            self.multiply(sources, block, next, partial);
+            progress.advance(1)?;
+        }
+        Ok(())
+    }
+
+    /// All register tiles of one packed panel; the rows of the next one are prefetched meanwhile.
+    fn multiply(&self, sources: (&dyn Rows, &dyn Rows), block: &Block, next: Option<usize>, partial: &mut [f64]) {
+        let (n_a, n_b, rows) = (block.a.len(), block.b.len(), self.kernel.rows);
+        let a = self.a.rows();
+        let b = if block.diagonal { a } else { self.b.rows() };
+        let n_strips = n_b.div_ceil(TILE_COLUMNS);
+        let mut calls = 0;
+        for cached in (0..n_b).step_by(CACHED_ROWS) {
+            let columns = cached..(cached + CACHED_ROWS).min(n_b);
+            let first = if block.diagonal { columns.start / rows * rows } else { 0 };
+            for i in (first..n_a).step_by(rows) {
+                let end = if block.diagonal { columns.end.min(i + rows) } else { columns.end };
+                for j in (columns.start..end).step_by(TILE_COLUMNS) {
+                    let ahead = next.map_or_else(|| idle(a), |column| self.ahead(sources, block, calls, column, a));
+                    let at = (i / rows * n_strips + j / TILE_COLUMNS) * rows * TILE_COLUMNS;
+                    self.kernel.run(&a[i * P::STRIDE..], &b[j * P::STRIDE..], ahead, &mut partial[at..]);
+                    calls += 1;
+                }
+            }
+        }
+    }
+
+    /// The stretch of the next panel that the given call prefetches: one row each, those of `a` before those of `b`.
+    fn ahead(&self, sources: (&dyn Rows, &dyn Rows), block: &Block, call: usize, column: usize, a: &[P]) -> Ahead {
+        let found = if call < block.a.len() {
+            sources.0.address(block.a.start + call, column)
+        } else if !block.diagonal && call - block.a.len() < block.b.len() {
+            sources.1.address(block.b.start + call - block.a.len(), column)
+        } else {
+            None
+        };
+        // A vector of the panel is 64 bytes with the widest registers; half-wide ones prefetch each line twice.
+        let step = |size: usize| (64 / size_of::<P>() * size).max(1);
+        found.map_or_else(|| idle(a), |(address, size)| Ahead { address, step: step(size) })
+    }
+}
+
+/// Prefetch something that is in the cache already.
+fn idle<P>(a: &[P]) -> Ahead {
+    Ahead { address: a.as_ptr().cast(), step: 0 }
+}
+
+/// Element `(i, j)` of a block in its partial tile.
+pub(super) fn position(i: usize, j: usize, n_b: usize, rows: usize) -> usize {
+    let tile = i / rows * n_b.div_ceil(TILE_COLUMNS) + j / TILE_COLUMNS;
+    (tile * rows + i % rows) * TILE_COLUMNS + j % TILE_COLUMNS
+}
