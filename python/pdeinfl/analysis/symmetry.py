@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,8 @@ def spatial_lie_derivative(
         ValueError: shape, names or generator do not fit.
     """
     tangent = _lie(inputs, generator, channel_names, accuracy_order)
-    output, pushed = torch.func.jvp(model, (inputs,), (tangent,))
+    pair: Any = torch.func.jvp(model, (inputs,), (tangent,))
+    output, pushed = pair
     return (_lie(output, generator, channel_names, accuracy_order) - pushed).detach()
 
 
