@@ -22,7 +22,7 @@ from pdeinfl.observables import SMSE
 
 SURROGATES = {
     "ViT 147k": {"kind": "ViT", "width": 64, "depth": 4},
-    "UNet 176k": {"kind": "UNet", "width": 6, "kernels": (3, 3, 3), "stem_kernel": 3},
+    "UNet 139k": {"kind": "UNet", "width": 10, "kernels": (5, 3), "stem_kernel": 3},
 }
 BATCH = 48
 
@@ -57,7 +57,7 @@ def bare_epoch(model, optimizer, x, y, seed):
 
 def measure(name, train, val, device, epochs):
     config = {**SURROGATES[name], "channels": len(train.channel_names), "resolution": train.resolution}
-    fields = [torch.as_tensor(train[i]).to(device) for i in range(len(train))]
+    fields = [torch.from_numpy(np.array(train[i])).to(device) for i in range(len(train))]
     x, y = torch.cat([f[:-1] for f in fields]), torch.cat([f[1:] for f in fields])
     bare = pi.surrogates.build(config).to(device)
     optimizer = torch.optim.AdamW(bare.parameters(), lr=5e-4, weight_decay=1e-4)

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
+import torch
+import math
+
 import numpy as np
 
 # --- contraction -----------------------------------------------------------------------------------------------------
+
+
+def gram_reference(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    """``a bᵀ`` with every product exact (for float32 and narrower) and every sum correctly rounded; slow."""
+    left = a.astype(np.float64)
+    right = left if b is None else b.astype(np.float64)
+    return np.array([[math.fsum(x * y) for y in right] for x in left]).reshape(len(left), len(right))
+
+
+def pairwise_distance_reference(states: np.ndarray) -> np.ndarray:
+    """MATH 5: mean over channels of the mean squared difference over the mean RMS, from differences."""
+    fields = states.astype(np.float64).reshape(*states.shape[:2], -1)
+    rms = np.sqrt((fields**2).mean(-1))
+    distances = np.zeros((len(fields), len(fields)))
+    for i, x in enumerate(fields):
+        for j, y in enumerate(fields):
+            distances[i, j] = (((x - y) ** 2).mean(-1) / (0.5 * (rms[i] + rms[j]) + 1e-6)).mean()
+    return distances
+
 
 # --- euler and initial conditions ------------------------------------------------------------------------------------
 
@@ -167,6 +192,73 @@ def enstrophy(velocity):
 
 
 # --- engine ----------------------------------------------------------------------------------------------------------
+
+
+def in_float64(module):
+    """A float64, complex128 copy in eval mode."""
+    module = copy.deepcopy(module).eval()
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() or tensor.is_complex():
+            tensor.data = tensor.data.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return module
+
+
+def explicit_jacobian(module, inputs, extras=(), names=None):
+    """``(N, D, P)`` by one backward pass per output number, one example at a time, in float64."""
+    module = in_float64(module)
+    named = dict(module.named_parameters())
+    names = [k for k, p in named.items() if p.requires_grad] if names is None else names
+    parameters = [named[name].requires_grad_() for name in names]
+    examples = []
+    for i in range(len(inputs)):
+        given = [e[i : i + 1].double() if e.is_floating_point() else e[i : i + 1] for e in extras]
+        y = module(inputs[i : i + 1].detach().double().clone(), *given)
+        rows = []
+        for number in y.flatten():
+            grads = torch.autograd.grad(number, parameters, retain_graph=True, allow_unused=True)
+            pieces = []
+            for p, g in zip(parameters, grads, strict=True):
+                g = torch.zeros_like(p) if g is None else g
+                pieces.append((torch.view_as_real(g.resolve_conj()) if g.is_complex() else g).flatten())
+            rows.append(torch.cat(pieces))
+        examples.append(torch.stack(rows))
+    return torch.stack(examples).numpy()
+
+
+def residual(name, pred, target, state):
+    """``dC/dŷ`` of one example, ``(C, X, ...)``, written out by hand for the paper's observables and SMSE shares."""
+    pred, target, state = (np.asarray(a, float) for a in (pred, target, state))
+    out = np.zeros_like(pred)
+    size = pred[0].size
+    channels = {"mass": 0, "energy": 3, "smse:density": 0, "smse:momentum_x": 1, "smse:momentum_y": 2, "smse:energy": 3}
+    if name.startswith("smse"):
+        for c in range(len(pred)) if name == "smse" else [channels[name]]:
+            out[c] = 2 * (pred[c] - target[c]) / (np.sqrt(np.mean(target[c] ** 2)) + 1e-6) / (size * len(pred))
+    else:
+        c = channels[name]
+        out[c] = 2 * (pred[c].mean() - state[c].mean()) / (state[c].mean() + 1e-6) / size
+    return out
+
+
+def gradients(jacobian, name, module, batch):
+    """``g_i = J_iᵀ r_i`` of every example, ``(N, P)``."""
+    module = in_float64(module)
+    rows = []
+    for i, j in enumerate(jacobian):
+        given = [e[i : i + 1].double() if e.is_floating_point() else e[i : i + 1] for e in batch.extras]
+        with torch.no_grad():
+            pred = module(batch.inputs[i : i + 1].double().clone(), *given)[0].numpy()
+        state = batch.inputs[i, -pred.shape[0] :].numpy()
+        rows.append(residual(name, pred, batch.targets[i].numpy(), state).ravel() @ j)
+    return np.array(rows)
+
+
+def influence(jacobian, response, perturbation, damping, scale=1.0):
+    """``G_responseᵀ (s·JᵀJ + λ)⁻¹ G_perturbation`` by one solve with the P×P matrix; gradients are rows."""
+    j = jacobian.reshape(-1, jacobian.shape[-1])
+    eta = scale * (j.T @ j) + damping * np.eye(j.shape[1])
+    return response @ np.linalg.solve(eta, perturbation.T)
+
 
 # --- aggregations and summaries --------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class Waves:
     def __init__(self, n=6, n_times=5, seed=0):
         x = np.random.default_rng(seed).standard_normal((n, 1, 2, 8, 8))
         self.fields = np.concatenate([np.roll(x, t, -1) for t in range(n_times)], 1).astype(np.float32)
+        self.fields.flags.writeable = False  # as data of a mapped file may be
         self.n_times = n_times
 
     def __len__(self):
@@ -49,7 +50,7 @@ class Waves:
 
 
 def stream_batches(data, batch_size, seed, epoch, device=None, rank=0, world_size=1):
-    x, y = (torch.from_numpy(f).flatten(0, 1) for f in (data.fields[:, :-1], data.fields[:, 1:]))
+    x, y = (torch.from_numpy(f.copy()).flatten(0, 1) for f in (data.fields[:, :-1], data.fields[:, 1:]))
     order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(x)))
     for chosen in order.split(batch_size * world_size):
         mine = chosen[rank::world_size]
@@ -142,7 +143,7 @@ def test_losses_match_a_loop_by_hand():
         # The order of summation differs; Adam turns an eps in a gradient into at most eps·lr·√steps of weights.
         assert history.train_loss[epoch] == pytest.approx(np.mean(seen), rel=1e3 * eps)
         with torch.no_grad():
-            pairs = [(net(torch.from_numpy(s[:-1])).numpy(), s[1:]) for s in val.fields]
+            pairs = [(net(torch.from_numpy(s[:-1].copy())).numpy(), s[1:]) for s in val.fields]
         by_hand = np.mean([np.mean(reference.smse(p, t)) for out, ys in pairs for p, t in zip(out, ys, strict=True)])
         assert history.val_loss[epoch] == pytest.approx(by_hand, rel=1e3 * eps)
 

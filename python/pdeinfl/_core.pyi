@@ -59,16 +59,13 @@ def lie_derivative_into(
 def richardson(
     ladder: np.ndarray, ratio: float, order: float, increment: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-__version__: str
-
-# --- contraction: a 2-D array (float32, float64, float16; uint16 read as bfloat16 when asked), or a list of them stacked
+# --- contraction: 2-D arrays (float32, float64, float16; uint16 read as bfloat16 when asked), or lists of them stacked
 _Matrix: TypeAlias = NDArray[Any] | list[NDArray[Any]]
+# --- contraction: a 2-D array (float32, float64, float16; uint16 read as bfloat16 when asked), a file as
+# (path, offset, dtype, (n, K), mapped), or a list of these, stacked by rows
+_File: TypeAlias = tuple[str, int, str, tuple[int, int], bool]
+_Matrix: TypeAlias = NDArray[Any] | _File | list[Any]
 
 def gram(
     a: _Matrix,
@@ -95,3 +92,6 @@ def euler_solve(
     num_threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> NDArray[np.uint64]: ...
+def pairwise_distance(
+    states: NDArray[Any], num_threads: int | None = None, callback: Callable[[int], object] | None = None
+) -> NDArray[np.float64]: ...

@@ -128,8 +128,9 @@ def certify(
 ) -> Certified:
     """H and its certified error at one damping: the midpoint with half the gap where that meets ``tol``, else H_L.
 
-    ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint and ``≤ √(W_ii W_jj)`` for H_L, ``W = H_U − H_L``, plus
-    ``ρ√(H_ii H_jj)`` for rounding (MATH §3). Decided per pair of observables in the Frobenius norm.
+    ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint and ``≤ √(W_ii W_jj)`` for H_L, ``W = H_U − H_L``, each width
+    enlarged by the rounding of its sides, ``2ρH_ii``, plus ``ρ√(H_ii H_jj)`` for that of the value (MATH §3). Decided
+    per pair of observables in the Frobenius norm.
     """
     n_a, n_b, n_response, n_perturbation = shape
 
@@ -138,7 +139,13 @@ def certify(
 
     low_a, up_a, low_b, up_b = path.diagonals(damping)
     lower = blocks(path.lower(damping))
-    gap = blocks(np.sqrt(np.outer(np.maximum(up_a - low_a, 0), np.maximum(up_b - low_b, 0))))
+    # Rounding moves each side of W_ii by up to ρ·H_ii: inside the root, where a W_jj that rounding hides would else
+    # cancel a wide W_ii.
+    width_a, width_b = (
+        np.zeros_like(up) if path.exact else np.maximum(up - low, 0) + 2 * rounding * up
+        for low, up in ((low_a, up_a), (low_b, up_b))
+    )
+    gap = blocks(np.sqrt(np.outer(width_a, width_b)))
     rho = rounding * blocks(np.sqrt(np.outer(up_a, up_b)))
     middle = lower if path.exact else 0.5 * (lower + blocks(path.upper(damping)))
 

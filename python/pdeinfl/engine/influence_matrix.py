@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def influence(
     run: str = "",
     epoch: int = 0,
     mini_batch: int = 0,
+    provenance: Mapping[str, Any] | None = None,
     **solver_options: Any,
 ) -> Influence:
     r"""Influence of perturbation examples on response examples through one regularised descent step.
@@ -92,6 +93,7 @@ def influence(
         lambda_max: largest eigenvalue that relative dampings refer to; default this mini-batch's own.
         keep_steps: keep what `Influence.parameter_step` needs (the solver's basis) alive with the result.
         seed, run, epoch, mini_batch: labels of the result; the seed also starts random probes.
+        provenance: further entries of the result's ``settings`` (JSON-able), e.g. the checkpoint's digest.
 
     Returns:
         An `Influence`.
@@ -128,9 +130,7 @@ def influence(
 
     with thread_limit(num_threads):
         jacobian = Jacobian(model, parameters, device, dtype, memory_budget)
-        exact = (
-            jacobian if dtype == torch.float64 else Jacobian(model, parameters, device, torch.float64, memory_budget)
-        )
+        exact = jacobian if dtype == torch.float64 else jacobian.in_dtype(torch.float64)
         gradients = gradient_set(jacobian, exact, response_observables, response_batch, perturbation_observables, batch)
         report(f"{len(gradients.rows)} gradients of {jacobian.n_parameters} parameters")
         operator = Metric(jacobian, metric_batch, metric)
@@ -210,6 +210,9 @@ def influence(
             "mini_batch_sha256": batch.sha256(),
             "torch": torch.__version__,
             "pdeinfl": _core.__version__,
+            "damping": value,
+            "tol": tol,
+            **(provenance or {}),
             **{f"solver_{k}": v for k, v in solution.details.items()},
         },
         path=solution.path,

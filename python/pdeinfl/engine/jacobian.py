@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,18 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pdeinfl.data.mini_batch import MiniBatch
-from pdeinfl.engine.memory import chunked, free_memory, is_out_of_memory
+from pdeinfl.engine.memory import chunked, free_memory
 from pdeinfl.engine.parameters import FlatParameters, evaluation_mode
+from pdeinfl.engine.precision import float64_throughout
+from pdeinfl.engine.transforms import Transforms
 
 # Share of the free memory that one chunk of products may fill.
 _MEMORY_SHARE = 0.3
 # On a CPU larger chunks gain nothing: saved activations of the examples, and of examples times directions, in bytes.
 _CPU_EXAMPLES = 32 * 2**20
 _CPU_PRODUCTS = 256 * 2**20
-
-Residual = Callable[[Tensor, Tensor, Tensor], Tensor]
+# What PyTorch says of its own inside: the scripted decompositions of forward mode, operators without a batching rule.
+_NOT_THE_USERS_BUSINESS = (".*torch.jit.script.* is deprecated", "There is a performance drop because")
 
 
 class Jacobian:
@@ -47,16 +49,25 @@ class Jacobian:
         dtype: torch.dtype = torch.float32,
         memory_budget: int | None = None,
     ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"`model` must be a torch.nn.Module; got {type(module).__name__}")
         if device is None:
             device = next((p.device for p in module.parameters()), torch.device("cpu"))
         self.device = torch.device(device)
         self.parameters = FlatParameters(module, patterns, self.device, dtype)
         self.dtype = dtype
+        self._patterns = patterns
         self.memory_budget = memory_budget
         self._bytes_per_example: int | None = None
         self._chunks: dict[str, int] = {}
-        self._use_forward_mode = True
-        self._use_vmap = True
+        self.transforms = Transforms(type(self.parameters.module).__name__)
+
+    def in_dtype(self, dtype: torch.dtype) -> Jacobian:
+        """The same Jacobian with products in another dtype; of the transforms that the module does not take, the two
+        warn once."""
+        other = Jacobian(self.parameters.module, self._patterns, self.device, dtype, self.memory_budget)
+        other.transforms = self.transforms.sibling()
+        return other
 
     @property
     def n_parameters(self) -> int:
@@ -69,9 +80,22 @@ class Jacobian:
 
     @contextmanager
     def _products(self) -> Iterator[None]:
-        # The math kernel of attention is the one that has forward mode and a batching rule.
-        with evaluation_mode(self.parameters.module), sdpa_kernel(SDPBackend.MATH):
-            yield
+        # The math kernel of attention is the one that has forward mode and a batching rule; the fused encoder layers of
+        # `nn.MultiheadAttention` have neither.
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with (
+                warnings.catch_warnings(),
+                evaluation_mode(self.parameters.module),
+                sdpa_kernel(SDPBackend.MATH),
+                float64_throughout() if self.dtype == torch.float64 else nullcontext(),
+            ):
+                for message in _NOT_THE_USERS_BUSINESS:
+                    warnings.filterwarnings("ignore", message=message)
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
 
     def predict(self, batch: MiniBatch) -> Tensor:
         """``ŷ`` of every example, ``(n, C, X, Y)``.
@@ -117,15 +141,18 @@ class Jacobian:
             return vmap(lambda u: pull(u)[0])(r)
 
         def work(part: slice) -> None:
-            x, r = batch.inputs[part], residuals[:, part].to(self.dtype).transpose(0, 1)
+            x, r = batch.inputs[part], residuals[:, part].to(self.device, self.dtype).transpose(0, 1)
             extras = [e[part] for e in batch.extras]
-            if self._use_vmap:
-                grads = self._attempt(lambda: vmap(one)(x, r, *extras))
-                if grads is not None:
-                    out[:, part] = grads.transpose(0, 1)
-                    return
-            for i in range(len(x)):
-                out[:, part.start + i] = self._vjp_loop(x[i : i + 1], [e[i : i + 1] for e in extras], r[i][:, None])
+
+            def loop() -> Tensor:
+                each = [
+                    self._pull(x[i : i + 1], [e[i : i + 1] for e in extras], r[i][:, None], batched=False)
+                    for i in range(len(x))
+                ]
+                return torch.stack(each)
+
+            ways = (("vmap over examples", lambda: vmap(one)(x, r, *extras)), ("a loop over examples", loop))
+            out[:, part] = self.transforms.first_that_works("gradients", ways).transpose(0, 1)
 
         per_example = self._activation_bytes(batch) * 2 + k * self.n_parameters * out.element_size() * 2
         chunk = self._chunks.get("gradients", max(1, min(n, int(self._budget() / per_example), 8)))
@@ -139,23 +166,23 @@ class Jacobian:
         shape = (len(tangents), *batch.targets.shape)
         out = torch.empty(shape, dtype=self.dtype, device=self.device)
         tangents = tangents.to(self.device, self.dtype)
+        theta = self.parameters.vector
 
         def work_on(examples: slice) -> Callable[[slice], None]:
             x, extras = batch.inputs[examples], [e[examples] for e in batch.extras]
 
-            def forward(theta: Tensor) -> Tensor:
-                return self.parameters.call(theta, x, extras)
+            def forward(at: Tensor) -> Tensor:
+                return self.parameters.call(at, x, extras)
 
             def work(part: slice) -> None:
                 v = tangents[part]
-                if self._use_vmap and self._use_forward_mode:
-                    push = vmap(lambda t: jvp(forward, (self.parameters.vector,), (t,))[1])
-                    pushed = self._attempt(lambda: push(v))
-                    if pushed is not None:
-                        out[part, examples] = pushed
-                        return
-                for row in range(part.start, part.stop):
-                    out[row, examples] = self._jvp_single(forward, tangents[row])
+                ways = (
+                    ("forward mode under vmap", lambda: vmap(lambda t: _push(forward, theta, t))(v)),
+                    ("a loop of forward mode", lambda: torch.stack([_push(forward, theta, t) for t in v])),
+                    ("double backward under vmap", lambda: _push_backward(forward, theta, v, batched=True)),
+                    ("a loop of double backward", lambda: _push_backward(forward, theta, v, batched=False)),
+                )
+                out[part, examples] = self.transforms.first_that_works("jvp", ways)
 
             return work
 
@@ -173,62 +200,28 @@ class Jacobian:
 
             def work(part: slice) -> None:
                 u = cotangents[part, examples]
-                if self._use_vmap:
-                    pulled = self._attempt(lambda: self._vjp_vmapped(x, extras, u))
-                    if pulled is not None:
-                        out[part] += pulled
-                        return
-                out[part] += self._vjp_loop(x, extras, u)
+                ways = (
+                    ("backward under vmap", lambda: self._pull(x, extras, u, batched=True)),
+                    ("a loop of backward", lambda: self._pull(x, extras, u, batched=False)),
+                )
+                out[part] += self.transforms.first_that_works("vjp", ways)
 
             return work
 
         self._chunked_pairs("vjp", batch, len(cotangents), work_on, extra_bytes=self.n_parameters * out.element_size())
         return out
 
-    def _vjp_vmapped(self, x: Tensor, extras: Sequence[Tensor], u: Tensor) -> Tensor:
-        _, pull = vjp(lambda theta: self.parameters.call(theta, x, extras), self.parameters.vector)
-        return vmap(lambda c: pull(c)[0])(u)
-
-    def _vjp_loop(self, x: Tensor, extras: Sequence[Tensor], u: Tensor) -> Tensor:
+    def _pull(self, x: Tensor, extras: Sequence[Tensor], u: Tensor, batched: bool) -> Tensor:
+        """``Jᵀu`` by plain autograd: ``(k, n, C, …) → (k, P)``."""
         with torch.enable_grad():
             theta = self.parameters.vector.clone().requires_grad_()
             y = self.parameters.call(theta, x, extras)
             if not y.requires_grad:
                 return torch.zeros(len(u), self.n_parameters, dtype=self.dtype, device=self.device)
+            if batched:
+                return torch.autograd.grad(y, theta, u, is_grads_batched=True, materialize_grads=True)[0]
             rows = [torch.autograd.grad(y, theta, c, retain_graph=True, materialize_grads=True)[0] for c in u]
         return torch.stack(rows)
-
-    def _jvp_single(self, forward: Callable[[Tensor], Tensor], tangent: Tensor) -> Tensor:
-        if self._use_forward_mode:
-            pushed = self._attempt(lambda: jvp(forward, (self.parameters.vector,), (tangent,))[1], forward_mode=True)
-            if pushed is not None:
-                return pushed
-        with torch.enable_grad():  # the transpose of the transpose: d/du of (Jᵀu)·v
-            theta = self.parameters.vector.clone().requires_grad_()
-            y = forward(theta)
-            u = torch.zeros_like(y, requires_grad=True)
-            (pulled,) = torch.autograd.grad(y, theta, u, create_graph=True, materialize_grads=True)
-            if not pulled.requires_grad:
-                return torch.zeros_like(y)
-            return torch.autograd.grad(pulled, u, tangent, materialize_grads=True)[0].detach()
-
-    def _attempt(self, call: Callable[[], Tensor], forward_mode: bool = False) -> Tensor | None:
-        """Run a transform; where the module cannot take it, switch to the fallback for good and say so once."""
-        try:
-            return call()
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            what, instead = "vmap", "one product at a time"
-            if forward_mode:
-                what, instead = "forward-mode differentiation", "double backward"
-                self._use_forward_mode = False
-            else:
-                self._use_vmap = False
-            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            name = type(self.parameters.module).__name__
-            warnings.warn(f"{name} does not take {what} ({reason}); using {instead}, slower", stacklevel=4)
-            return None
 
     def _chunked_pairs(
         self,
@@ -276,3 +269,25 @@ class Jacobian:
             state = math.prod(batch.targets.shape[1:]) * self.parameters.vector.element_size()
             self._bytes_per_example = max(total - weights, state, 1)
         return self._bytes_per_example
+
+
+def _push(forward: Callable[[Tensor], Tensor], theta: Tensor, tangent: Tensor) -> Tensor:
+    return jvp(forward, (theta,), (tangent,))[1]
+
+
+def _push_backward(forward: Callable[[Tensor], Tensor], theta: Tensor, tangents: Tensor, batched: bool) -> Tensor:
+    """``J v`` as the derivative of ``(Jᵀu)·v`` with respect to u: ``(k, P) → (k, n, C, …)``."""
+    with torch.enable_grad():
+        theta = theta.clone().requires_grad_()
+        y = forward(theta)
+        zero = torch.zeros(len(tangents), *y.shape, dtype=y.dtype, device=y.device)
+        if not y.requires_grad:
+            return zero
+        u = torch.zeros_like(y, requires_grad=True)
+        (pulled,) = torch.autograd.grad(y, theta, u, create_graph=True, materialize_grads=True)
+        if not pulled.requires_grad:
+            return zero
+        if batched:
+            return torch.autograd.grad(pulled, u, tangents, is_grads_batched=True, materialize_grads=True)[0].detach()
+        rows = [torch.autograd.grad(pulled, u, t, retain_graph=True, materialize_grads=True)[0] for t in tangents]
+        return torch.stack(rows).detach()

@@ -11,16 +11,34 @@ import torch
 from torch import Tensor, nn
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, `DataParallel` and `DistributedDataParallel`, whose parameters it shares."""
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode for every submodule; on leaving, each gets its own flag back."""
-    flags = [(m, m.training) for m in module.modules()]
+    """Eval mode for every submodule; on leaving, each gets back its own flag and every attribute that ``forward`` set.
+
+    Recurrent layers and the older weight norm keep tensors of the last call as attributes.
+    """
+    held = [(m, m.training, dict(vars(m))) for m in module.modules()]
     try:
         module.eval()
         yield
     finally:
-        for m, training in flags:
+        for m, training, before in held:
             m.training = training
+            now = vars(m)
+            for name in [name for name in now if name not in before]:
+                del now[name]
+            now.update(before)
 
 
 class FlatParameters:
@@ -42,6 +60,7 @@ class FlatParameters:
     def __init__(
         self, module: nn.Module, patterns: str | Sequence[str] | None, device: torch.device, dtype: torch.dtype
     ) -> None:
+        module = unwrapped(module)
         self.module = module
         named = dict(module.named_parameters())
         if patterns is None:
@@ -90,5 +109,15 @@ class FlatParameters:
 
     def call(self, vector: Tensor, inputs: Tensor, extras: Sequence[Tensor] = ()) -> Tensor:
         """The module's output for a batch of inputs at the parameters ``vector``."""
-        state = {**self._constants, **self._buffers, **self.unflatten(vector)}
-        return torch.func.functional_call(self.module, state, (inputs, *extras), tie_weights=True)
+        # Clones: a module may write to its buffers and inputs in place.
+        buffers = {name: b.clone() for name, b in self._buffers.items()}
+        state = {**self._constants, **buffers, **self.unflatten(vector)}
+        arguments = tuple(t.clone() for t in (inputs, *extras))
+        output = torch.func.functional_call(self.module, state, arguments, tie_weights=True)
+        if not isinstance(output, Tensor) or output.is_complex():
+            got = "a complex tensor" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ValueError(
+                f"the module must return the next state as one real tensor; got {got}: "
+                f"pick it with `pi.Adapter(module, output=...)`"
+            )
+        return output.to(self.dtype)

@@ -44,11 +44,14 @@ class EulerPlan:
         name, function = self.class_names[class_id], self.functions[class_id]
         return draw_states(name, function, indices, self.resolution[0] * self.refinement, self.seed)
 
-    def chunks(self) -> Iterator[tuple[int, range]]:
-        """Class and trajectories of pieces that take about a hundred megabytes, at least sixteen trajectories."""
+    def chunk_size(self, n_bytes: int = _CHUNK_BYTES) -> int:
+        """Trajectories whose initial states and snapshots take about ``n_bytes``, at least sixteen."""
         cells = self.resolution[0] * self.resolution[1]
-        each = cells * (4 * 8 * self.refinement**2 + 4 * 4 * (self.n_steps + 1))
-        size = max(16, _CHUNK_BYTES // each)
+        return max(16, n_bytes // (cells * (4 * 8 * self.refinement**2 + 4 * 4 * (self.n_steps + 1))))
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[int, range]]:
+        """Class and trajectories of pieces of ``size`` trajectories; by default they take about a hundred megabytes."""
+        size = self.chunk_size() if size is None else size
         for class_id in range(len(self.class_names)):
             for start in range(0, self.n_per_class, size):
                 yield class_id, range(start, min(start + size, self.n_per_class))

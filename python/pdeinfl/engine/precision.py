@@ -1,0 +1,53 @@
+"""float64 all the way through a module, also where its code names float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_WIDER = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
+_CASTS: dict[Any, Callable[..., Any]] = {
+    Tensor.float: Tensor.double,
+    Tensor.half: Tensor.double,
+    Tensor.bfloat16: Tensor.double,
+    Tensor.cfloat: Tensor.cdouble,
+}
+
+
+class _Widening(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.dtype.__get__:  # type: ignore[attr-defined]
+            return func(*args)
+        kwargs = {k: _wider(v) for k, v in (kwargs or {}).items()}
+        return _CASTS.get(func, func)(*(_wider(a) for a in args), **kwargs)
+
+
+def _wider(argument: Any) -> Any:
+    return _WIDER.get(argument, argument) if isinstance(argument, torch.dtype) else argument
+
+
+@contextmanager
+def float64_throughout() -> Iterator[None]:
+    """Within, every floating dtype that a call names is float64 (complex128), and so is the default dtype.
+
+    Fourier layers write their modes into ``zeros(..., dtype=complex64)``: without this the float64 products that
+    measure rounding would be rounded to float32 themselves.
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Widening():
+            yield
+    finally:
+        torch.set_default_dtype(default)

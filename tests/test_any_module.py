@@ -1,0 +1,432 @@
+"""The engine's products for modules of every kind, against the explicit Jacobian."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import pdeinfl as pi
+import reference
+from engine_problems import conv_net, exact, mini_batch, slack
+from pdeinfl.engine.adapter import Adapter
+from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.precision import float64_throughout
+
+
+class ResNet(nn.Module):
+    """Residual blocks with batch norm, in-place ReLU, in-place addition and dropout."""
+
+    def __init__(self, channels=4, width=3):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Conv2d(width, channels, 1)
+        self.act = nn.ReLU(inplace=True)
+        for norm in self.norms:
+            norm.running_mean.uniform_(-0.5, 0.5)
+            norm.running_var.uniform_(0.5, 2.0)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            y = conv(norm(x))
+            y += x
+            x = self.act(y)
+        return self.head(self.drop(x))
+
+
+class Counting(nn.Module):
+    """Writes to its input, to a buffer and to attributes on every call."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+        self.register_buffer("calls", torch.zeros(()))
+        self.count, self.last = 0, None
+
+    def forward(self, x):
+        self.calls += 1
+        self.count += 1
+        x *= 2
+        self.last = self.conv(x)
+        return torch.tanh(self.last)
+
+
+class Tied(nn.Module):
+    """One weight used twice under two names, one frozen, one that nothing reaches."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 1)
+        self.second = nn.Conv2d(channels, channels, 1)
+        self.second.weight = self.first.weight
+        self.frozen = nn.Conv2d(channels, channels, 1).requires_grad_(False)
+        self.unreached = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return self.frozen(self.second(torch.tanh(self.first(x))))
+
+
+class Spectral(nn.Module):
+    """A Fourier layer with complex weights."""
+
+    def __init__(self, channels=4, modes=2):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, channels, modes, modes, dtype=torch.cfloat) * 0.3)
+        self.skip = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        modes = self.weight.shape[-1]
+        z = torch.fft.rfft2(x)[..., :modes, :modes]
+        z = torch.einsum("ncxy,cdxy->ndxy", z, self.weight)
+        z = F.pad(z, (0, x.shape[-1] // 2 + 1 - modes, 0, x.shape[-2] - modes))
+        return torch.tanh(torch.fft.irfft2(z, s=x.shape[-2:])) + self.skip(x)
+
+
+class Attention(nn.Module):
+    """scaled_dot_product_attention over grid points."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return (tokens + self.out(mixed)).transpose(1, 2).reshape(x.shape)
+
+
+class Encoder(nn.Module):
+    """nn.MultiheadAttention and a whole nn.TransformerEncoderLayer."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, 2, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(channels, 2, 6, batch_first=True, activation="gelu")
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = self.layer(tokens + self.attention(tokens, tokens, tokens)[0])
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer along the grid's points."""
+
+    def __init__(self, kind, channels=4, width=3):
+        super().__init__()
+        self.cell = kind(channels, width, batch_first=True)
+        self.head = nn.Linear(width, channels)
+
+    def forward(self, x):
+        return self.head(self.cell(x.flatten(2).transpose(1, 2))[0]).transpose(1, 2).reshape(x.shape)
+
+
+class _Cube(torch.autograd.Function):
+    """No setup_context, no vmap, no jvp: functorch refuses it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 3 * ctx.saved_tensors[0] ** 2 * grad
+
+
+class _VmapCube(torch.autograd.Function):
+    """Takes vmap, but has no forward mode."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 3 * ctx.saved_tensors[0] ** 2 * grad
+
+
+class Custom(nn.Module):
+    def __init__(self, function, channels=4):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(channels, channels, 1), function
+
+    def forward(self, x):
+        return self.function.apply(self.conv(x)) + x
+
+
+class Branching(nn.Module):
+    """Control flow that depends on the data, which vmap refuses and forward mode takes."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return torch.tanh(y) if float(x.sum()) > 0 else y
+
+
+class Conditioned(nn.Module):
+    """Takes a time step and a class after the state."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.conv, self.classes = nn.Conv2d(channels, channels, 1), nn.Embedding(3, channels)
+
+    def forward(self, x, step, label):
+        shift = self.classes(label)[..., None, None]
+        return x + step[:, None, None, None] * torch.tanh(self.conv(x) + shift)
+
+
+def parametrised():
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    net = nn.Sequential(
+        parametrizations.weight_norm(conv), nn.Tanh(), parametrizations.spectral_norm(nn.Conv2d(4, 4, 1))
+    )
+    net(torch.rand(2, 4, 4, 5))
+    return net
+
+
+def conditions(n=3):
+    return (torch.linspace(0.1, 0.5, n), torch.arange(n) % 3)
+
+
+EXTRAS = {"conditioned": conditions(), "class of the adapter": conditions()[1:]}
+MODULES = {
+    "1-d": lambda: conv_net(channels=2, space=1),
+    "3-d": lambda: conv_net(channels=2, space=3),
+    "resnet": ResNet,
+    "counting": Counting,
+    "tied": Tied,
+    "spectral": Spectral,
+    "attention": Attention,
+    "encoder": Encoder,
+    "lstm": lambda: Recurrent(nn.LSTM),
+    "gru": lambda: Recurrent(nn.GRU),
+    "old function": lambda: Custom(_Cube),
+    "function without forward mode": lambda: Custom(_VmapCube),
+    "branching": Branching,
+    "conditioned": Conditioned,
+    "parametrised": parametrised,
+    "data parallel": lambda: nn.DataParallel(conv_net()),
+    "normalised difference": lambda: Adapter(conv_net(), mean=1.5, std=[0.3, 0.2, 0.4, 0.3], predicts="difference"),
+    "channels last": lambda: Adapter(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 4)), channels_last=True),
+    "class of the adapter": lambda: Adapter(Conditioned(), extras=(0.3,)),
+}
+
+
+def batch_for(name, n=3):
+    if name in ("1-d", "3-d"):
+        return mini_batch(n, channels=2, sides=(5,) if name == "1-d" else (2, 3, 2))
+    return mini_batch(n, sides=(3, 4), extras=EXTRAS.get(name, ()))
+
+
+def make(name):
+    torch.manual_seed(3)
+    return MODULES[name]()
+
+
+def snapshot(module):
+    """Everything a caller could notice, bit for bit."""
+    return (
+        {name: t.detach().clone() for name, t in module.state_dict().items()},
+        [(name, p.requires_grad, p.grad, id(p)) for name, p in module.named_parameters()],
+        [(name, id(b)) for name, b in module.named_buffers()],
+        [(name, m.training, {k: id(v) for k, v in vars(m).items()}) for name, m in module.named_modules()],
+    )
+
+
+def assert_unchanged(before, after):
+    assert before[1:] == after[1:]
+    assert before[0].keys() == after[0].keys()
+    for name, tensor in before[0].items():
+        assert torch.equal(tensor, after[0][name]), name
+
+
+quiet = pytest.mark.filterwarnings("ignore:.*does not take every transform")
+
+
+def check_products(module, batch, want):
+    n, d, p = want.shape
+    generator = torch.Generator().manual_seed(0)
+    jacobian = Jacobian(module)
+    assert jacobian.n_parameters == p
+    v = torch.randn(3, p, generator=generator, dtype=torch.float64)
+    u = torch.randn(2, *batch.targets.shape, generator=generator, dtype=torch.float64)
+    shaped = u.numpy().reshape(2, n, d)
+    for one in (jacobian, jacobian.in_dtype(torch.float64)):
+        # Each entry of J is a chain of rounded products; p or n·d of them add up.
+        atol = 32 * torch.finfo(one.dtype).eps * np.sqrt(p * n * d) * np.abs(want).max()
+        pushed = one.jvp(batch, v.to(one.dtype)).double().numpy().reshape(3, n, d)
+        np.testing.assert_allclose(pushed, np.einsum("ndp,kp->knd", want, v.numpy()), rtol=0, atol=atol)
+        pulled = one.vjp(batch, u.to(one.dtype)).double().numpy()
+        np.testing.assert_allclose(pulled, np.einsum("ndp,knd->kp", want, shaped), rtol=0, atol=atol)
+        each = one.per_example_gradients(batch, u.to(one.dtype)).double().numpy()
+        np.testing.assert_allclose(each, np.einsum("ndp,knd->knp", want, shaped), rtol=0, atol=atol)
+    return jacobian
+
+
+@quiet
+@pytest.mark.parametrize("name", MODULES)
+def test_products_agree_with_the_explicit_jacobian_and_leave_the_module_alone(name):
+    module, batch = make(name), batch_for(name)
+    for k, m in enumerate(module.modules()):
+        m.training = k % 2 == 0
+    before, inputs = snapshot(module), batch.inputs.clone()
+    want = reference.explicit_jacobian(getattr(module, "module", module) if "parallel" in name else module,
+                                       batch.inputs, batch.extras)  # fmt: skip
+    check_products(module, batch, want)
+    assert_unchanged(before, snapshot(module))
+    assert torch.equal(batch.inputs, inputs)
+
+
+@quiet
+@pytest.mark.parametrize("name", ["resnet", "spectral", "attention", "lstm", "old function", "normalised difference"])
+def test_influence_of_any_module_is_the_exact_one_within_its_bound(name):
+    module, batch = make(name), batch_for(name)
+    h, a, b, top = exact(module, batch, "mass", "smse", relative=1e-3)
+    for dtype in ("float64", "float32"):
+        result = pi.influence(module, batch, ("smse", "mass"), product_dtype=dtype, damping=1e-3 * top, tol=0.01)
+        assert result.converged
+        room = slack(a, b, 1e3, result.settings["n_parameters"])
+        assert (np.abs(result["mass", "smse"] - h) <= result.error_bound[1, 0] + room).all()
+
+
+@quiet
+@pytest.mark.parametrize("name", ["lstm", "resnet"])
+def test_gradients_that_the_user_holds_are_untouched(name):
+    module, batch = make(name), batch_for(name)
+    module(batch.inputs).sum().backward()
+    held = [(p.grad, p.grad.clone()) for p in module.parameters()]
+    pi.influence(module, batch, "smse", tol=0.1)
+    for p, (grad, value) in zip(module.parameters(), held, strict=True):
+        assert p.grad is grad
+        assert torch.equal(grad, value)
+
+
+def test_neuraloperator_fno():
+    from neuralop.models import FNO
+
+    torch.manual_seed(0)
+    module = FNO(n_modes=(2, 2), in_channels=4, out_channels=4, hidden_channels=4, n_layers=1)
+    batch = mini_batch(2, sides=(4, 6))
+    with float64_throughout():  # its Fourier layer names complex64
+        want = reference.explicit_jacobian(module, batch.inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jacobian = check_products(module, batch, want).in_dtype(torch.float64)
+        v = torch.randn(1, jacobian.n_parameters, dtype=torch.float64)
+        u = torch.randn(1, *batch.targets.shape, dtype=torch.float64)
+        left, right = float((jacobian.jvp(batch, v) * u).sum()), float((jacobian.vjp(batch, u) * v).sum())
+    size = float(jacobian.jvp(batch, v).norm() * u.norm())
+    assert abs(left - right) <= 64 * np.finfo(float).eps * size
+
+
+def test_float64_throughout_reaches_named_dtypes():
+    with float64_throughout():
+        assert torch.zeros(2, dtype=torch.cfloat).dtype == torch.complex128
+        assert torch.ones(2).to(torch.float32).dtype == torch.float64
+        assert torch.ones(2).float().dtype == torch.float64
+        assert torch.zeros(2).dtype == torch.float64
+        assert torch.zeros(2, dtype=torch.int64).dtype == torch.int64
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.zeros(2, dtype=torch.cfloat).dtype == torch.complex64
+
+
+def test_a_module_that_cannot_be_vmapped_says_so_once_for_both_dtypes():
+    module, batch = make("lstm"), batch_for("lstm")
+    with pytest.warns(UserWarning, match=r"Recurrent does not take every transform") as caught:
+        pi.influence(module, batch, "smse", tol=0.1)
+    assert len(caught) == 1
+
+
+@quiet
+def test_each_kind_of_product_falls_back_on_its_own():
+    def ways(name):
+        module, batch = make(name), batch_for(name)
+        jacobian = Jacobian(module)
+        u = torch.ones(1, *batch.targets.shape)
+        jacobian.jvp(batch, torch.ones(2, jacobian.n_parameters))
+        jacobian.vjp(batch, u)
+        jacobian.per_example_gradients(batch, u)
+        return [jacobian.transforms.in_use(kind) for kind in ("gradients", "jvp", "vjp")]
+
+    assert ways("attention") == ["vmap over examples", "forward mode under vmap", "backward under vmap"]
+    assert ways("branching") == ["a loop over examples", "forward mode under vmap", "backward under vmap"]
+    without_forward = ways("function without forward mode")
+    assert without_forward == ["vmap over examples", "double backward under vmap", "backward under vmap"]
+    assert ways("old function") == ["a loop over examples", "double backward under vmap", "backward under vmap"]
+
+
+@quiet
+@pytest.mark.parametrize("kind", ["gradients", "jvp", "vjp"])
+def test_every_way_gives_the_same_numbers(kind):
+    module, batch = make("conditioned"), batch_for("conditioned")
+    values = []
+    for rank in range(4 if kind == "jvp" else 2):
+        jacobian = Jacobian(module, dtype=torch.float64)
+        jacobian.transforms.start_at(kind, rank)
+        u = torch.linspace(-1, 1, 2 * batch.targets.numel(), dtype=torch.float64).reshape(2, *batch.targets.shape)
+        v = torch.linspace(-1, 1, 3 * jacobian.n_parameters, dtype=torch.float64).reshape(3, -1)
+        call = {"gradients": jacobian.per_example_gradients, "jvp": jacobian.jvp, "vjp": jacobian.vjp}[kind]
+        values.append(call(batch, v if kind == "jvp" else u))
+    scale = float(values[0].abs().max())
+    for value in values[1:]:
+        assert float((value - values[0]).abs().max()) <= 64 * np.finfo(float).eps * scale
+
+
+def test_an_error_of_the_module_is_its_own():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.calls = nn.Conv2d(4, 4, 1), 0
+
+        def forward(self, x):
+            if torch.is_grad_enabled():
+                raise RuntimeError("no such luck")
+            return self.conv(x)
+
+    with pytest.raises(ValueError, match="no such luck"):
+        pi.influence(Broken(), mini_batch(2), "smse")
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.MaxPool2d(1, return_indices=True), "no parameter that requires gradients"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.MaxPool2d(1, return_indices=True)), "one real tensor; got a tuple: pick"),
+        (nn.Conv2d(4, 3, 1), r"maps \(2, 4, 4, 5\) to \(2, 3, 4, 5\), but the targets"),
+        (nn.Conv2d(5, 4, 1), r"does not take inputs of shape \(2, 4, 4, 5\)"),
+        (len, "`model` must be a torch.nn.Module; got builtin_function_or_method"),
+    ],
+)
+def test_modules_that_do_not_fit_are_refused_in_one_line(module, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        pi.influence(module, mini_batch(2), "smse")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrappers_are_looked_through():
+    module, batch = conv_net(), mini_batch(3)
+    want = pi.influence(module, batch, "smse", solver="dense", damping=1e-2).values
+    for wrapped in (torch.compile(module, backend="eager"), nn.DataParallel(module)):
+        got = pi.influence(wrapped, batch, "smse", solver="dense", damping=1e-2, parameters="0.*", tol=0.1)
+        assert got.settings["n_parameters"] == sum(p.numel() for p in module[0].parameters())
+        assert np.array_equal(pi.influence(wrapped, batch, "smse", solver="dense", damping=1e-2).values, want)
