@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import periodic_derivative, rotation_lie_derivative
 
 from pdeinfl.analysis.lie import channel_kinds, derivative, lie_derivative
+from reference import periodic_derivative, rotation_lie_derivative
 
 ORDERS = (2, 4, 6)
 NAMES = ("density", "momentum_x", "momentum_y", "energy")
