@@ -37,7 +37,7 @@ def tolerance(products: str, columns: int, rounds_storage: bool = False) -> floa
     """Relative to ‖a_i‖‖b_j‖ (Cauchy–Schwarz): one rounding per product and per addition in the longest chain."""
     if products == "float64":
         return (columns + 4) * EPS64
-    chain = min(columns, 512) + 8  # a lane of the narrowest kernel adds at most 512 products in float32
+    chain = min(columns, 32) + 4  # products in a lane, then up to 16 lanes pairwise
     return (chain + 1 + 2 * rounds_storage) * EPS32 + (columns + 4) * EPS64
 
 

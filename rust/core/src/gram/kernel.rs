@@ -4,8 +4,7 @@
 use super::isa::{Isa, Kind};
 use super::lanes::Lanes;
 
-/// Bytes of a row of a packed panel: 1,024 `f32` or 512 `f64`. A lane of an `f32` register adds at most 64 products
-/// (AVX-512) before they go on in `f64`, and a strip of rows stays in the first-level cache.
+/// Bytes of a row of a packed panel: 1,024 `f32` or 512 `f64`, so that a strip of rows stays in the first-level cache.
 pub(super) const PANEL_BYTES: usize = 4096;
 
 /// Distance of the rows of a packed panel in bytes: a cache line more, so that rows do not share cache sets.
@@ -73,20 +72,26 @@ unsafe fn tile<V: Lanes, const R: usize>(a: *const V::Scalar, b: *const V::Scala
     let (width, stride) = (PANEL_BYTES / size, STRIDE_BYTES / size);
     // SAFETY: the caller's promises; every column read lies below `width`.
     unsafe {
-        let mut sums = [[V::zero(); TILE_COLUMNS]; R];
-        for step in 0..width / V::N {
-            let k = step * V::N;
-            prefetch(ahead.address.wrapping_add(step * ahead.step));
-            let right: [V; TILE_COLUMNS] = std::array::from_fn(|j| V::load(b.add(j * stride + k)));
-            for (i, row) in sums.iter_mut().enumerate() {
-                let left = V::load(a.add(i * stride + k));
-                for (sum, right) in row.iter_mut().zip(right) {
-                    *sum = left.multiply_add(right, *sum);
+        let steps = width / V::N;
+        let mut start = 0;
+        while start < steps {
+            let end = steps.min(start.saturating_add(V::CHAIN));
+            let mut sums = [[V::zero(); TILE_COLUMNS]; R];
+            for step in start..end {
+                let k = step * V::N;
+                prefetch(ahead.address.wrapping_add(step * ahead.step));
+                let right: [V; TILE_COLUMNS] = std::array::from_fn(|j| V::load(b.add(j * stride + k)));
+                for (i, row) in sums.iter_mut().enumerate() {
+                    let left = V::load(a.add(i * stride + k));
+                    for (sum, right) in row.iter_mut().zip(right) {
+                        *sum = left.multiply_add(right, *sum);
+                    }
                 }
             }
-        }
-        for (i, row) in sums.into_iter().enumerate() {
-            V::add_sums(row, out.add(i * TILE_COLUMNS));
+            for (i, row) in sums.into_iter().enumerate() {
+                V::add_sums(row, out.add(i * TILE_COLUMNS));
+            }
+            start = end;
         }
     }
 }

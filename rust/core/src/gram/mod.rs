@@ -1,13 +1,13 @@
 //! Contractions over very long rows: `gram` computes `a aᵀ`, `cross_gram` `a bᵀ`, in `f64`.
 //!
-//! The output is cut into tiles and the contraction into slabs, by the shapes alone ([`plan`]). A worker packs a panel
+//! The output is cut into tiles and the contraction into slabs, by the shapes alone (`plan`). A worker packs a panel
 //! of a slab (all rows of a tile, 4 KiB of each) while widening it to the product type, runs register tiles over it
-//! ([`kernel`]) and prefetches the next panel meanwhile; every panel's sums go on in `f64`. Partial tiles are added in
-//! slab order ([`ordered`]). The bits depend on the machine's instruction set, not on the number of threads.
+//! (`kernel`) and prefetches the next panel meanwhile; every panel's sums go on in `f64`. Partial tiles are added in
+//! slab order (`ordered`). The bits depend on the machine's instruction set, not on the number of threads.
 //!
 //! A call holds, beyond its arguments and result: per thread the packed panels (4 KiB a row, ≤ 1,020 rows a side) and,
-//! for files, ≤ 32 MiB read ahead a side (32 KiB a row beyond 1,020 rows); and at most `2·threads + 2` partial tiles
-//! of `8·min(n, 1020)·min(m, 1020)` bytes.
+//! for files, ≤ 32 MiB read ahead a side; at most `2·threads + 2` partial tiles of `8·min(n, 1020)·min(m, 1020)` bytes
+//! and one more for their sum.
 
 mod element;
 mod file;
@@ -38,7 +38,7 @@ pub enum Products {
     /// Products and sums in `f64`: products of 32-bit and narrower storage are exact.
     #[default]
     Float64,
-    /// `f32` products, added in `f32` over panels of 1,024 columns (64 products a register lane), then in `f64`.
+    /// `f32` products, added in `f32` in chains of 32 and between the lanes of a register, then in `f64`.
     Float32,
 }
 

@@ -56,9 +56,8 @@ fn bound(products: Products, k: usize) -> f64 {
     let double = 2.0 * (k as f64 + 8.0) * f64::EPSILON;
     match products {
         Products::Float64 => double,
-        // Rounding of f64 storage to f32 twice, the product, ≤ 512 additions in a lane (portable f64 has none here),
-        // log2(16) additions between lanes; additions err against partial sums, so this is far from attained.
-        Products::Float32 => double + 520.0 * f64::from(f32::EPSILON) / 2.0,
+        // f64 storage rounds to f32 twice; the product; at most 32 additions in a lane, then 4 between lanes.
+        Products::Float32 => double + 40.0 * f64::from(f32::EPSILON) / 2.0,
     }
 }
 

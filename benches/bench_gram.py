@@ -1,0 +1,179 @@
+"""The contraction against torch: time, error on heavy-tailed rows, and fraction of the machine's measured limits.
+
+    python benches/bench_gram.py [--small] [--repeats N] [--threads N] [--out-of-core DIR] [--json FILE]
+
+Repeats are interleaved, so that a slow spell of the machine meets every contender; medians are compared. The limits are
+measured in the same run: the rate of a large float32 matrix product, and of a sum over a large array.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdeinfl.contraction import FileMatrix, gram
+
+SHAPES = ((48, 5_000_000), (192, 2_000_000), (816, 500_000))
+SMALL = ((48, 200_000), (192, 50_000), (816, 12_000))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each call; one unmeasured round first."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            taken = seconds(call)
+            if turn:
+                times[name].append(taken)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def heavy_tailed(n: int, k: int) -> torch.Tensor:
+    rows = torch.randn(n, k, generator=torch.Generator().manual_seed(n))
+    return rows.mul_(torch.randn(n, k, generator=torch.Generator().manual_seed(n + 1)).mul_(1.5).exp_())
+
+
+def limits(small: bool) -> dict[str, float]:
+    """Best of five: float32 multiply-adds a second, doubled, and bytes read a second."""
+    size = 1024 if small else 4096
+    a, b, many = torch.randn(size, size), torch.randn(size, size), torch.ones(2**24 if small else 2**28)
+    flops = 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(6))
+    return {"flops": flops, "read": 4 * len(many) / min(seconds(many.sum) for _ in range(6))}
+
+
+def errors(g: torch.Tensor, results: dict[str, Any]) -> dict[str, float]:
+    """Largest error of each result relative to ‖g_i‖‖g_j‖; the reference is summed in float64, by pieces of columns."""
+    exact = sum(piece.double() @ piece.double().T for piece in g.split(1 << 16, dim=1)).numpy()  # type: ignore[union-attr]
+    norms = np.sqrt(np.diag(exact))
+    scale = np.outer(norms, norms)
+    return {name: float((np.abs(np.asarray(got, np.float64) - exact) / scale).max()) for name, got in results.items()}
+
+
+def measure(n: int, k: int, repeats: int, machine: dict[str, float], threads: int) -> dict[str, Any]:
+    g = heavy_tailed(n, k)
+    times = interleaved(
+        {
+            "torch.mm float32": lambda: torch.mm(g, g.T),
+            "gram float32": lambda: gram(g, products="float32", num_threads=threads),
+            "gram float64": lambda: gram(g, num_threads=threads),
+        },
+        repeats,
+    )
+    fewer = max(1, repeats // 3)
+    times |= interleaved({"torch double": lambda: g.double() @ g.double().T}, fewer)
+    wrong = errors(
+        g,
+        {
+            "torch.mm float32": torch.mm(g, g.T).numpy(),
+            "gram float32": gram(g, products="float32", num_threads=threads),
+            "gram float64": gram(g, num_threads=threads),
+        },
+    )
+    triangle = n * (n + 1) * k
+    own = times["gram float32"]
+    return {
+        "shape": [n, k],
+        "seconds": times,
+        "error": wrong,
+        "float32 vs torch.mm": times["torch.mm float32"] / own,
+        "float64 vs torch double": times["torch double"] / times["gram float64"],
+        "float64 vs torch.mm": times["torch.mm float32"] / times["gram float64"],
+        "float32 fraction of FMA rate": triangle / own / machine["flops"],
+        "float64 fraction of FMA rate": triangle / times["gram float64"] / (machine["flops"] / 2),
+        "float32 fraction of read bandwidth": 4 * n * k / own / machine["read"],
+    }
+
+
+def out_of_core(folder: Path, n: int, k: int, repeats: int, threads: int) -> dict[str, Any]:
+    """The same contraction from memory, from the cached file and from the file with its cached pages dropped."""
+    g = heavy_tailed(n, k).numpy()
+    path = folder / "bench_gram.bin"
+    g.tofile(path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+    def drop() -> None:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def read() -> None:
+        buffer = bytearray(8 << 20)
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+    matrix = FileMatrix(path, 0, "float32", g.shape)
+    times: dict[str, list[float]] = {"memory": [], "cached file": [], "dropped file": [], "sequential read": []}
+    try:
+        for _ in range(repeats):
+            times["memory"].append(seconds(lambda: gram(g, products="float32", num_threads=threads)))
+            times["cached file"].append(seconds(lambda: gram(matrix, products="float32", num_threads=threads)))
+            drop()
+            times["dropped file"].append(seconds(lambda: gram(matrix, products="float32", num_threads=threads)))
+            drop()
+            times["sequential read"].append(seconds(read))
+    finally:
+        path.unlink()
+    median = {name: statistics.median(taken) for name, taken in times.items()}
+    slower = max(median["memory"], median["sequential read"])
+    return {
+        "shape": [n, k],
+        "seconds": median,
+        "rate vs the slower of memory and disk": slower / median["dropped file"],
+    }
+
+
+def show(row: dict[str, Any]) -> None:
+    print("x".join(map(str, row["shape"])))
+    for key, value in row.items():
+        if isinstance(value, dict):
+            print(f"  {key}: " + ", ".join(f"{name} {number:.3g}" for name, number in value.items()))
+        elif key != "shape":
+            print(f"  {key}: {value:.3g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="small shapes, to see that it runs")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out-of-core", type=Path, metavar="DIR", help="also from a file written into this folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    machine = limits(args.small)
+    print(
+        f"{platform.machine()}, {args.threads} threads; {machine['flops']:.3g} FLOP/s, {machine['read']:.3g} B/s read"
+    )
+    rows = []
+    for n, k in SMALL if args.small else SHAPES:
+        rows.append(measure(n, k, args.repeats, machine, args.threads))
+        show(rows[-1])
+    stored = None
+    if args.out_of_core:
+        stored = out_of_core(args.out_of_core, *(SMALL if args.small else SHAPES)[0], args.repeats, args.threads)
+        print("out of core")
+        show(stored)
+    if args.json:
+        figures = {"machine": machine, "threads": args.threads, "contractions": rows, "out_of_core": stored}
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
