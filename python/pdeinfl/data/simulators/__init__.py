@@ -7,7 +7,7 @@ from typing import Any
 
 from pdeinfl import _core
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
-from pdeinfl.data.simulators.arguments import check_classes, check_count
+from pdeinfl.data.simulators.arguments import check_classes
 from pdeinfl.data.simulators.euler import INTERVAL, MAX_CFL, euler_provenance, simulate_plan
 from pdeinfl.data.simulators.euler_plan import plan_euler
 from pdeinfl.data.simulators.initial_conditions import PRESETS, InitialCondition
@@ -29,6 +29,7 @@ def simulate(
     num_threads: int | None = None,
     progress: bool = False,
     cfl: float = MAX_CFL,
+    device: Any = None,
 ) -> Trajectories:
     """Simulate labelled trajectories on the periodic unit square.
 
@@ -37,9 +38,9 @@ def simulate(
 
     Args:
         equation: ``"CE"``, compressible Euler with gamma 1.4, or ``"NS"``, incompressible Navier–Stokes.
-        classes: one name or several of RP, CRP, RPUI (CE) or BB, Gauss, Sines (NS); for CE also a dict from names to
-            functions ``(numpy.random.Generator, resolution) -> (4, resolution, resolution)`` of primitive states,
-            which are called with the resolution of the simulation, ``refinement * resolution``. With
+        classes: one name or several of RP, CRP, RPUI (CE) or BB, Gauss, Sines (NS); or a dict from names to functions
+            ``(numpy.random.Generator, resolution) -> (4, resolution, resolution)`` of primitive states (velocities for
+            NS), which are called with the resolution of the simulation, ``refinement * resolution``. With
             ``initial_states``, the one name that labels them (default ``"custom"``).
         n_per_class: trajectories of each class.
         resolution: cells along each axis of the snapshots.
@@ -53,6 +54,7 @@ def simulate(
             the conserved variables. Default 2, and 1 for ``initial_states``, whose cells are else cut up as constants.
         num_threads: default ``RAYON_NUM_THREADS``, else all cores.
         progress: whether to show a bar.
+        device: NS only: of the computation, by default the CPU.
         cfl: CE only, in (0, 0.475]: see :func:`pdeinfl.data.simulators.euler.solve_euler`.
 
     Returns:
@@ -79,8 +81,14 @@ def simulate(
         for name, value in (("initial_states", initial_states), ("refinement", refinement)):
             if value is not None:
                 raise ValueError(f"`{name}` is for CE only; leave it out for NS")
-        states, class_ids, names = _navier_stokes(classes, n_per_class, resolution, n_steps, seed)
-        channels = NS_CHANNELS
+        if classes is None or n_per_class is None or resolution is None:
+            raise ValueError("`classes`, `n_per_class` and `resolution` must be given for NS")
+        from pdeinfl.data.simulators.navier_stokes import simulate_navier_stokes
+
+        names, channels = check_classes(classes), NS_CHANNELS
+        states, class_ids = simulate_navier_stokes(
+            classes, n_per_class, resolution, n_steps, seed, device=device, progress=progress
+        )
         provenance = {"source": "simulated", "equation": "NS", "version": _core.__version__, "seed": int(seed)}
     return Trajectories.from_arrays(
         states,
@@ -90,21 +98,3 @@ def simulate(
         time_step=INTERVAL,
         provenance=provenance,
     )
-
-
-def _navier_stokes(
-    classes: str | Sequence[str] | Mapping[str, InitialCondition] | None,
-    n_per_class: int | None,
-    resolution: int | None,
-    n_steps: int,
-    seed: int,
-) -> tuple[Any, Any, tuple[str, ...]]:
-    if classes is None or isinstance(classes, Mapping):
-        raise ValueError("`classes` must name classes among BB, Gauss, Sines for NS")
-    names = check_classes(classes)
-    n, size = check_count("n_per_class", n_per_class), check_count("resolution", resolution, least=4)
-    steps, seed = check_count("n_steps", n_steps), check_count("seed", seed, least=0)
-    from pdeinfl.data.simulators.navier_stokes import simulate_navier_stokes
-
-    states, class_ids = simulate_navier_stokes(names, n, size, steps, seed)
-    return states, class_ids, names
