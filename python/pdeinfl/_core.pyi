@@ -1,8 +1,10 @@
 """Types of the Rust core."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 __version__: str
 
@@ -60,8 +62,6 @@ def richardson(
     ladder: np.ndarray, ratio: float, order: float, increment: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
-# --- contraction: 2-D arrays (float32, float64, float16; uint16 read as bfloat16 when asked), or lists of them stacked
-_Matrix: TypeAlias = NDArray[Any] | list[NDArray[Any]]
 # --- contraction: a 2-D array (float32, float64, float16; uint16 read as bfloat16 when asked), a file as
 # (path, offset, dtype, (n, K), mapped), or a list of these, stacked by rows
 _File: TypeAlias = tuple[str, int, str, tuple[int, int], bool]
