@@ -51,13 +51,14 @@ pub fn bootstrap_medians(
         })
         .collect();
     let n_bins = table.bins.len();
+    let held: Vec<Vec<i32>> = table.bins.iter().map(|bin| cluster_sizes(bin, n_clusters)).collect();
     let units: Vec<(usize, usize)> = (0..passes.len()).flat_map(|p| (0..n_bins).map(move |b| (p, b))).collect();
     let medians = units
         .par_iter()
         .with_min_len(4)
         .map(|&(pass, bin)| {
             progress.advance(1)?;
-            Ok(lane_medians(&table.bins[bin], &passes[pass]))
+            Ok(lane_medians(&table.bins[bin], &held[bin], &passes[pass]))
         })
         .collect::<Result<Vec<_>>>()?;
     let mut out = vec![f64::NAN; n_resamples * n_bins];
@@ -70,8 +71,18 @@ pub fn bootstrap_medians(
     Ok(out)
 }
 
-fn lane_medians(bin: &Bin, weights: &[Lane]) -> [f64; LANES] {
-    let totals = totals(&bin.clusters, weights);
+/// Number of a bin's entries from each cluster.
+fn cluster_sizes(bin: &Bin, n_clusters: usize) -> Vec<i32> {
+    let mut sizes = vec![0; n_clusters];
+    bin.clusters.iter().for_each(|&cluster| sizes[cluster as usize] += 1);
+    sizes
+}
+
+fn lane_medians(bin: &Bin, held: &[i32], weights: &[Lane]) -> [f64; LANES] {
+    let mut totals = [0i32; LANES];
+    for (&size, weight) in held.iter().zip(weights) {
+        totals.iter_mut().zip(weight).for_each(|(total, w)| *total += size * w);
+    }
     let lower: Lane = totals.map(|total| (total - 1).max(0) / 2);
     let upper: Lane = totals.map(|total| total / 2);
     let (at_lower, at_upper) = select(&bin.clusters, weights, &lower, &upper);
@@ -82,18 +93,6 @@ fn lane_medians(bin: &Bin, weights: &[Lane]) -> [f64; LANES] {
         let (a, b) = (bin.values[at_lower[lane] as usize], bin.values[at_upper[lane] as usize]);
         if lower[lane] == upper[lane] { a } else { interpolate(a, b, 0.5) }
     })
-}
-
-#[inline(always)]
-fn totals_body(clusters: &[u32], weights: &[Lane]) -> Lane {
-    let mut totals = [0i32; LANES];
-    for &cluster in clusters {
-        let weight = &weights[cluster as usize];
-        for lane in 0..LANES {
-            totals[lane] += weight[lane];
-        }
-    }
-    totals
 }
 
 /// Index of the first entry whose cumulative weight exceeds `lower` and `upper`, lane by lane: the number of entries
@@ -120,24 +119,8 @@ fn select_body(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn totals_avx2(clusters: &[u32], weights: &[Lane]) -> Lane {
-    totals_body(clusters, weights)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
 fn select_avx2(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
     select_body(clusters, weights, lower, upper)
-}
-
-#[allow(unsafe_code)]
-fn totals(clusters: &[u32], weights: &[Lane]) -> Lane {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2, the only thing that the callee asks for.
-        return unsafe { totals_avx2(clusters, weights) };
-    }
-    totals_body(clusters, weights)
 }
 
 #[allow(unsafe_code)]
