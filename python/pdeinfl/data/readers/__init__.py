@@ -97,6 +97,15 @@ def _labels(labels: str | Sequence[str] | None, groups: list[list[Path]]) -> lis
 
 def _open_file(path: Path, label: str | None, part_order: str, axis_order: str) -> Trajectories:
     file = HDF5File(path)
+    try:
+        return _trajectories_of(file, label, part_order, axis_order)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _trajectories_of(file: HDF5File, label: str | None, part_order: str, axis_order: str) -> Trajectories:
+    path = file.path
     with file.opened() as handle:
         found = [(name, source) for name, recognises, source in _FORMATS if recognises(handle)]
         held = ", ".join(sorted(handle)) or "nothing"
