@@ -63,7 +63,7 @@ class Inspection:
 
     def text(self) -> str:
         """The report as plain text."""
-        classes = ", ".join(f"{n} {c}" for n, c in zip(self.class_names, self.class_counts, strict=True))
+        classes = ", ".join(f"{n} {name}" for name, n in zip(self.class_names, self.class_counts, strict=True))
         lines = [
             f"{self.path}: {', '.join(self.formats)}",
             f"  {self.n_trajectories} trajectories ({classes}), {self.n_read} read",

@@ -104,7 +104,7 @@ class TrajectoryWriter:
                              f"{states.shape}")  # fmt: skip
         if self.n_complete + len(states) > self.shape[0]:
             raise ValueError(
-                f"`states` holds {len(states)} trajectories; {self.shape[0] - self.n_complete} are missing"
+                f"`states` holds {len(states)} trajectories; the file lacks only {self.shape[0] - self.n_complete}"
             )
         for k, trajectory in enumerate(states):
             row = self.n_complete + k
@@ -169,7 +169,7 @@ class TrajectoryWriter:
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise OSError(
-                errno.ENOSPC, f"no space for {needed / 1e9:.2f} GB ({free / 1e9:.2f} GB free)", str(self.path)
+                errno.ENOSPC, f"no space for {needed / 1e9:.3g} GB ({free / 1e9:.3g} GB free)", str(self.path)
             )
         # No chunk cache: what is written goes to the file at once, and nothing is left to fail when it is closed.
         self._file = h5py.File(self.part_path, "w", rdcc_nbytes=0)
