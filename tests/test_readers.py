@@ -78,7 +78,7 @@ def test_classes_from_a_folder_several_paths_and_labels(tmp_path):
     for name in ("CRP", "RP", "RPUI"):
         write_pdegym(tmp_path / f"CE-{name}.nc", gas(n=2, seed=len(name)))
     folder = open_trajectories(tmp_path)
-    assert folder.class_names == ("CRP", "RP", "RPUI")
+    assert folder.class_names == ("RP", "CRP", "RPUI")
     np.testing.assert_array_equal(folder.class_ids, [0, 0, 1, 1, 2, 2])
     paths = [tmp_path / "CE-RP.nc", tmp_path / "CE-CRP.nc"]
     assert open_trajectories(paths).class_names == ("RP", "CRP")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pdeinfl.data.momentum import decode_momentum, encode_momentum
 from pdeinfl.data.readers import open_trajectories
+from pdeinfl.data.simulators.euler import simulate_euler
 from pdeinfl.data.simulators.navier_stokes import simulate_navier_stokes
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.data.writer import TrajectoryWriter, write_trajectories
@@ -47,11 +48,21 @@ def test_gas_comes_back_bit_for_bit(tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["CE-CRP.nc", "CE-RP.nc"]
 
 
+def test_simulated_gas_comes_back_bit_for_bit(tmp_path):
+    states, ids, names = simulate_euler(("RP", "CRP", "RPUI"), 2, 16, 3, seed=0)
+    traj = Trajectories.from_arrays(states, ids, names)
+    write_trajectories(tmp_path, traj)
+    back = open_trajectories(tmp_path)
+    assert back.class_names == names
+    assert [t.tobytes() for t in back] == [t.tobytes() for t in states]
+
+
 def test_flow_comes_back_bit_for_bit(tmp_path):
     states, ids = simulate_navier_stokes(("Gauss", "Sines"), 2, 8, 2, seed=0)
     traj = Trajectories.from_arrays(states, ids, ("Gauss", "Sines"))
     back = open_trajectories(write_trajectories(tmp_path, traj))
     assert [t.tobytes() for t in back] == [t.tobytes() for t in states]
+    assert open_trajectories(tmp_path).class_names == ("Gauss", "Sines")
     with h5py.File(tmp_path / "NS-Gauss.nc") as file:
         assert file["velocity"].shape == (2, 3, 3, 8, 8)
         assert not file["velocity"][:, :, 2].any()
