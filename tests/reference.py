@@ -294,6 +294,7 @@ def translation_defect_interior(h, n_times):
         squares, norm = squares + 2 * (d[1] - d[0]) ** 2, norm + np.sum(d**2)
     return np.sqrt(squares / norm)
 
+
 # --- finite differences ----------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,12 @@ class HDF5File:
             self._pid = os.getpid()
         return self._handle
 
+    def close(self) -> None:
+        """Let go of this process's handle; the next reading opens another."""
+        if self._pid == os.getpid() and self._handle is not None:
+            self._handle.close()
+        self._handle, self._pid = None, -1
+
     @contextmanager
     def opened(self) -> Iterator[Any]:
         """The ``h5py.File``, unchanged since this object was made; library errors inside become a ValueError."""

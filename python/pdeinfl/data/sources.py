@@ -96,13 +96,14 @@ def check_states(states: np.ndarray, channel_names: tuple[str, ...], where: str,
     Raises:
         ValueError: one line with ``where``, the snapshot and the channel.
     """
-    # One pass each, no boolean array of the whole piece: min and max carry NaN and infinity.
-    for t, snapshot in enumerate(states):
-        for name, field in zip(channel_names, snapshot, strict=True):
-            low, high = field.min(), field.max()
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise ValueError(f"{where}, snapshot {first_snapshot + t}: {name} holds NaN or infinity")
-            if name in ("density", "pressure") and low <= 0:
-                raise ValueError(
-                    f"{where}, snapshot {first_snapshot + t}: {name} must be positive everywhere; lowest is {low:.3g}"
-                )
+    # Minima and maxima carry NaN and infinity, and need no boolean array of the whole piece.
+    low, high = states.min((-1, -2)), states.max((-1, -2))
+    positive = np.array([name in ("density", "pressure") for name in channel_names])
+    finite = np.isfinite(low) & np.isfinite(high)
+    bad = np.argwhere(~finite | (positive & (low <= 0)))
+    if len(bad):
+        t, c = bad[0]
+        place = f"{where}, snapshot {first_snapshot + t}: {channel_names[c]}"
+        if not finite[t, c]:
+            raise ValueError(f"{place} holds NaN or infinity")
+        raise ValueError(f"{place} must be positive everywhere; lowest is {low[t, c]:.3g}")

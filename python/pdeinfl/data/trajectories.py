@@ -128,14 +128,16 @@ class Trajectories:
     def concatenate(cls, parts: Sequence[Trajectories]) -> Trajectories:
         """Several sets in one; classes of the same name become one class, and trajectories are numbered anew.
 
+        Where the parts differ in gamma, as The Well's files do, that of the whole is NaN.
+
         Raises:
-            ValueError: they differ in channels, shape, time step, domain, axis order or gamma.
+            ValueError: they differ in channels, shape, time step, domain or axis order.
         """
         parts = list(parts)
         if not parts:
             raise ValueError("`parts` is empty: give at least one set of trajectories")
         first = parts[0]
-        for what in ("channel_names", "n_times", "resolution", "time_step", "domain", "axis_order", "gamma"):
+        for what in ("channel_names", "n_times", "resolution", "time_step", "domain", "axis_order"):
             for k, part in enumerate(parts):
                 ours, theirs = getattr(first, what), getattr(part, what)
                 if ours != theirs:
@@ -150,7 +152,8 @@ class Trajectories:
             np.concatenate([part._source_ids + offset for part, offset in zip(parts, offsets, strict=True)]),
             np.concatenate([part._rows for part in parts]),
             np.concatenate([[names.index(part.class_names[k]) for k in part.class_ids] for part in parts]),
-            names, first.channel_names, first.time_step, first.domain, first.axis_order, first.gamma,
+            names, first.channel_names, first.time_step, first.domain, first.axis_order,
+            first.gamma if all(part.gamma == first.gamma for part in parts) else float("nan"),
             {"concatenated": [part.provenance for part in parts]} if len(parts) > 1 else first.provenance,
             n_times=first.n_times,
         )  # fmt: skip

@@ -104,7 +104,7 @@ class TrajectoryWriter:
                              f"{states.shape}")  # fmt: skip
         if self.n_complete + len(states) > self.shape[0]:
             raise ValueError(
-                f"`states` holds {len(states)} trajectories; {self.shape[0] - self.n_complete} are missing"
+                f"`states` holds {len(states)} trajectories; the file lacks only {self.shape[0] - self.n_complete}"
             )
         for k, trajectory in enumerate(states):
             row = self.n_complete + k
@@ -169,7 +169,7 @@ class TrajectoryWriter:
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise OSError(
-                errno.ENOSPC, f"no space for {needed / 1e9:.2f} GB ({free / 1e9:.2f} GB free)", str(self.path)
+                errno.ENOSPC, f"no space for {needed / 1e9:.3g} GB ({free / 1e9:.3g} GB free)", str(self.path)
             )
         # No chunk cache: what is written goes to the file at once, and nothing is left to fail when it is closed.
         self._file = h5py.File(self.part_path, "w", rdcc_nbytes=0)
@@ -253,6 +253,9 @@ def write_trajectories(path: str | os.PathLike[str], traj: Trajectories) -> list
     path = Path(path)
     if traj.axis_order == "yx":
         traj = traj.transposed()
+    gamma = GAMMA if traj.gamma is None else traj.gamma
+    if not np.isfinite(gamma):
+        raise ValueError("`traj` mixes gases of different gamma: select the classes of one and write them apart")
     present = [int(k) for k in np.unique(traj.class_ids)]
     if path.suffix == ".nc" and len(present) > 1:
         raise ValueError(f"`path` {path} is one file for {len(present)} classes: give a folder")
@@ -262,7 +265,7 @@ def write_trajectories(path: str | os.PathLike[str], traj: Trajectories) -> list
         target = path if path.suffix == ".nc" else path / f"{traj.equation}-{traj.class_names[class_id]}.nc"
         target.with_name(target.name + ".part").unlink(missing_ok=True)
         writer = TrajectoryWriter(target, len(members), traj.n_times, traj.resolution, traj.channel_names,
-                                  traj.time_step, traj.provenance, traj.gamma or GAMMA)  # fmt: skip
+                                  traj.time_step, traj.provenance, gamma)  # fmt: skip
         try:
             for trajectory in members:
                 writer.append(trajectory[None])

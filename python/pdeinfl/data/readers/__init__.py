@@ -22,6 +22,7 @@ _FORMATS: tuple[tuple[str, Any, Any], ...] = (
 _SUFFIXES = (".nc", ".h5", ".hdf5", ".hdf")
 _PART = re.compile(r"^(data|velocity)_(\d+)$")
 _CLASS = re.compile(r"(?:^|[^A-Za-z])(?:CE|NS)-([A-Za-z0-9]+)")
+_ORDER = ("RP", "CRP", "RPUI", "BB", "Gauss", "Sines")
 
 PathLike = str | os.PathLike[str]
 
@@ -34,7 +35,8 @@ def open_trajectories(
 ) -> Trajectories:
     """Open PDEgym, The Well or PDEBench 2D_CFD files; nothing is read until a trajectory is asked for.
 
-    A folder holds either the parts of one class (``data_0.nc``, … or ``velocity_0.nc``, …) or a file per class. The
+    A folder holds either the parts of one class (``data_0.nc``, … or ``velocity_0.nc``, …) or a file per class, which
+    come in the order RP, CRP, RPUI, BB, Gauss, Sines and then by name. The
     class is the ``X`` of ``CE-X`` or ``NS-X`` in the file's name, else in its folder's, else the gas's gamma (The
     Well), else the file's name without its ending. Files of one class are put one after the other.
 
@@ -79,7 +81,7 @@ def _groups(path: Path, part_order: str) -> list[list[Path]]:
         raise ValueError(f"{path}: the folder holds no file that ends in {', '.join(_SUFFIXES)}")
     numbers = [_PART.match(f.stem) for f in files]
     if not all(numbers):
-        return [[f] for f in files]
+        return [[f] for f in sorted(files, key=_class_position)]
     if part_order == "numeric":
         files = [f for _, f in sorted((int(m[2]), f) for m, f in zip(numbers, files, strict=True) if m)]
     return [files]
@@ -97,6 +99,15 @@ def _labels(labels: str | Sequence[str] | None, groups: list[list[Path]]) -> lis
 
 def _open_file(path: Path, label: str | None, part_order: str, axis_order: str) -> Trajectories:
     file = HDF5File(path)
+    try:
+        return _trajectories_of(file, label, part_order, axis_order)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _trajectories_of(file: HDF5File, label: str | None, part_order: str, axis_order: str) -> Trajectories:
+    path = file.path
     with file.opened() as handle:
         found = [(name, source) for name, recognises, source in _FORMATS if recognises(handle)]
         held = ", ".join(sorted(handle)) or "nothing"
@@ -118,6 +129,11 @@ def _open_file(path: Path, label: str | None, part_order: str, axis_order: str) 
         [source], np.zeros(n, np.int64), np.arange(n), np.zeros(n, np.int64), [name], source.channel_names,
         getattr(source, "time_step", 0.05), getattr(source, "domain", (1.0, 1.0)), axis_order, gamma, provenance,
     )  # fmt: skip
+
+
+def _class_position(path: Path) -> tuple[int, str]:
+    name = _class_of(path, None)
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER), path.name
 
 
 def _class_of(path: Path, gamma: float | None) -> str:

@@ -16,6 +16,8 @@ CE_VARIABLE, NS_VARIABLE, ULPS_VARIABLE = "data", "velocity", "momentum_ulps"
 TOTAL, COMPLETE = "pdeinfl_trajectories", "pdeinfl_complete"
 PROVENANCE, TIME_STEP = "pdeinfl_provenance", "pdeinfl_time_step"
 
+_BLOCK_BYTES = 2**21  # read at once beside the result, unless one snapshot is more
+
 
 def recognises(handle: Any) -> bool:
     """Whether an open file has a root variable of PDEgym's name with five axes."""
@@ -63,20 +65,21 @@ class PDEgymSource:
         if self.equation == "NS":
             self.file.read(self.variable, (row, slice(start, stop), slice(0, 2)), out)
         else:
-            frame = np.empty((5, *self.shape[3:]), np.float32)
-            for state, time in zip(out, range(start, stop), strict=True):
-                self._read_frame(state, frame, row, time)
+            step = max(1, _BLOCK_BYTES // (4 * 5 * self.shape[3] * self.shape[4]))
+            for first in range(start, stop, step):
+                last = min(first + step, stop)
+                self._read_block(out[first - start : last - start], row, slice(first, last))
         where = f"{self.file.path}: dataset {self.variable!r}, trajectory {row}"
         check_states(out, self.channel_names, where, start)
         return out
 
-    def _read_frame(self, state: np.ndarray, frame: np.ndarray, row: int, time: int) -> None:
-        self.file.read(self.variable, (row, time), frame)
-        state[0], state[3] = frame[0], frame[4]
+    def _read_block(self, states: np.ndarray, row: int, times: slice) -> None:
+        stored = self.file.read(self.variable, (row, times))
+        states[:, 0], states[:, 3] = stored[:, 0], stored[:, 4]
         with np.errstate(over="ignore", invalid="ignore"):  # refused with its place by check_states
-            np.multiply(frame[0], frame[1:3], out=state[1:3])
+            np.multiply(stored[:, :1], stored[:, 1:3], out=states[:, 1:3])
         if self.exact:
-            decode_momentum(state[1:3], self.file.read(ULPS_VARIABLE, (row, time)))
+            decode_momentum(states[:, 1:3], self.file.read(ULPS_VARIABLE, (row, times)))
 
 
 def _check_finished(file: HDF5File, handle: Any, n: int) -> None:
