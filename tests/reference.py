@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-
-import numpy as np
-import torch
 import math
 
 import numpy as np
+import torch
 
 # --- contraction -----------------------------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import quartiles, selected_entries, standardize_rows
 
 import pdeinfl as pi
 from pdeinfl import _core
 from pdeinfl.analysis.resampling import column_quantiles, plan
 from pdeinfl.engine.influence_matrix import Labels
+from reference import quartiles, selected_entries, standardize_rows
 
 EPS = np.finfo(np.float64).eps
 NAMES = ("RP", "CRP", "RPUI")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import standardize_rows
 
 import pdeinfl as pi
 from pdeinfl.analysis.standardization import KINDS, standardize_values
+from reference import standardize_rows
 
 EPS = np.finfo(np.float64).eps
 

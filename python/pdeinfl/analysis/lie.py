@@ -173,13 +173,13 @@ def lie_derivative(
     spacing: tuple[float, float] | None = None,
     num_threads: int | None = None,
 ) -> np.ndarray:
-    """``L_ξ u = ξ·∇u − (u·∇)ξ`` (second term for vectors): minus the velocity of ``u`` carried by the motion.
+    """``L_ξ u = ξ·∇u − (u·∇)ξ`` (second term for vectors), minus the velocity of ``u`` when the motion carries it.
 
     Args:
         fields: float32 or float64 ``(n, C, X, Y)``, periodic.
-        generator: ``"x"``: ξ = (1, 0); ``"y"``: ξ = (0, 1); ``"rotation"``: ξ = (−y, x) about the grid's centre, where
-            a vector also gains ``(v_y, −v_x)``. On a periodic square only quarter turns are symmetries: fields that
-            reach the seam feel it.
+        generator: ``"x"``: ξ = (1, 0); ``"y"``: ξ = (0, 1); ``"rotation"``: ξ = (−y, x) about the grid's centre,
+            where a vector also gains ``(v_y, −v_x)``. On a periodic square only quarter turns are symmetries: fields
+            that reach the seam feel it.
         channel_names: decide which channels are vector components (`channel_kinds`).
         accuracy_order: 2, 4 or 6. spacing: of the grid points; default ``(1/X, 1/Y)``, the unit square.
 

@@ -5,6 +5,7 @@ Reference: MATH §6.3 and §7; the companion paper, arXiv 2601.20172.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +134,10 @@ def spatial_lie_derivative(
         ValueError: shape, names or generator do not fit.
     """
     tangent = _lie(inputs, generator, channel_names, accuracy_order)
-    pair: Any = torch.func.jvp(model, (inputs,), (tangent,))
+    with warnings.catch_warnings():
+        # Torch's own forward mode compiles its decompositions with a deprecated call on first use.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated")
+        pair: Any = torch.func.jvp(model, (inputs.contiguous(),), (tangent,))
     output, pushed = pair
     return (_lie(output, generator, channel_names, accuracy_order) - pushed).detach()
 

@@ -20,7 +20,7 @@ from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.metric import METRICS, Metric
 from pdeinfl.engine.result import Influence, Labels
 from pdeinfl.engine.solvers import SOLVERS, Problem, Solution, solve
-from pdeinfl.engine.threads import thread_limit
+from pdeinfl.engine.threads import num_threads, thread_limit
 from pdeinfl.observables import SMSE, resolve_all
 
 __all__ = ["PRESETS", "Influence", "Labels", "influence"]
@@ -247,8 +247,12 @@ def _exact_fields(exact: Jacobian, batch: MiniBatch) -> tuple[torch.Tensor, torc
 def _input_distance(response: MiniBatch, perturbation: MiniBatch) -> np.ndarray | None:
     if response.inputs.shape[1:] != perturbation.inputs.shape[1:]:
         return None
-    a = response.inputs.double().cpu().numpy()
-    return _core.pairwise_distance(a, None if response is perturbation else perturbation.inputs.double().cpu().numpy())
+    states = [
+        b.inputs.double().flatten(2).cpu() for b in (response, perturbation)[: 1 if response is perturbation else 2]
+    ]
+    distance = _core.pairwise_distance(torch.cat(states).numpy(), num_threads())
+    n = len(response)
+    return distance if response is perturbation else distance[:n, n:]
 
 
 def _certified(

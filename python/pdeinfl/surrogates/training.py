@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pdeinfl.data.streaming import stream_batches
 from pdeinfl.observables import SMSE
 from pdeinfl.surrogates.base import integers_from
 from pdeinfl.surrogates.checkpoint import (
@@ -168,8 +169,6 @@ class _Run:
         return self.history
 
     def _epoch(self, epoch: int, show: TrainingProgress) -> float:
-        from pdeinfl.data.streaming import stream_batches
-
         seed, rank, device = self.settings["seed"], self.world.rank, self.world.device
         torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> 1))
         smse = SMSE()

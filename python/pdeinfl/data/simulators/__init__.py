@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pdeinfl import _core
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
 from pdeinfl.data.simulators.arguments import check_classes, check_count
-from pdeinfl.data.simulators.euler import GAMMA, INTERVAL, MAX_CFL, simulate_plan
+from pdeinfl.data.simulators.euler import INTERVAL, MAX_CFL, euler_provenance, simulate_plan
 from pdeinfl.data.simulators.euler_plan import plan_euler
 from pdeinfl.data.simulators.initial_conditions import PRESETS, InitialCondition
-
-if TYPE_CHECKING:
-    from pdeinfl.data.trajectories import Trajectories
+from pdeinfl.data.trajectories import Trajectories
 
 EQUATIONS = ("CE", "NS")
 
@@ -72,24 +70,18 @@ def simulate(
         raise ValueError(f"`equation` must be one of {', '.join(EQUATIONS)}; got {equation!r}")
     if preset not in PRESETS:
         raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}")
-    provenance: dict[str, Any] = {"source": "simulated", "equation": equation, "version": _core.__version__}
     channels: tuple[str, ...]
     if equation == "CE":
         plan = plan_euler(classes, n_per_class, resolution, n_steps, seed, preset, initial_states, refinement)
         states, class_ids = simulate_plan(plan, cfl, num_threads, progress)
-        names, channels = plan.class_names, CE_CHANNELS
-        provenance |= {"gamma": GAMMA, "cfl": float(cfl), "refinement": plan.refinement}
-        provenance |= {"preset": preset, "seed": plan.seed} if plan.given is None else {"initial_states": "given"}
+        names, channels, provenance = plan.class_names, CE_CHANNELS, euler_provenance(plan, cfl)
     else:
         for name, value in (("initial_states", initial_states), ("refinement", refinement)):
             if value is not None:
                 raise ValueError(f"`{name}` is for CE only; leave it out for NS")
         states, class_ids, names = _navier_stokes(classes, n_per_class, resolution, n_steps, seed)
         channels = NS_CHANNELS
-        provenance |= {"seed": int(seed)}
-    # Loaded here, so that the array-level simulators need neither readers nor torch.
-    from pdeinfl.data.trajectories import Trajectories
-
+        provenance = {"source": "simulated", "equation": "NS", "version": _core.__version__, "seed": int(seed)}
     return Trajectories.from_arrays(
         states,
         class_ids=class_ids,
