@@ -1,0 +1,58 @@
+"""The report: one self-contained HTML page that opens with a plain-language answer.
+
+:func:`build_content` computes, :func:`render_report` lays out, :func:`report` does both for a run directory.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from pdeinfl.html_report.build import build_content
+from pdeinfl.html_report.content import (
+    Estimate,
+    Quantity,
+    ReportContent,
+    ReportFigure,
+    StableRange,
+    SurrogateSummary,
+    Table,
+)
+from pdeinfl.html_report.measures import ReportOptions
+from pdeinfl.html_report.page import render_report
+
+__all__ = [
+    "Estimate",
+    "Quantity",
+    "ReportContent",
+    "ReportFigure",
+    "ReportOptions",
+    "StableRange",
+    "SurrogateSummary",
+    "Table",
+    "build_content",
+    "render_report",
+    "report",
+]
+
+
+def report(
+    run_directory: str | PathLike[str], out_dir: str | PathLike[str] | None = None, options: ReportOptions | None = None
+) -> Path:
+    """Write the report of a finished run.
+
+    Args:
+        run_directory: what ``pdeinfl run`` or ``pdeinfl demo`` wrote.
+        out_dir: where ``report.html`` and ``figures/`` go; default ``report`` inside the run directory.
+        options: how to aggregate.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        OSError, ValueError: the directory is not that of a finished run.
+    """
+    from pdeinfl.run_directory import load_run
+
+    content = build_content(load_run(run_directory), options)
+    return render_report(content, Path(run_directory) / "report" if out_dir is None else out_dir)

@@ -1,0 +1,57 @@
+"""Numbers as a reader wants them: short, with a true minus sign, and words instead of NaN and infinity."""
+
+from __future__ import annotations
+
+import math
+
+from pdeinfl.html_report.content import Estimate
+
+
+def decimal(value: float, digits: int = 2) -> str:
+    """A short decimal; an em dash for NaN."""
+    if math.isnan(value):
+        return "—"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    text = f"{value:.{digits}f}"
+    return (text if float(text) != 0 else text.lstrip("-")).replace("-", "−")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """At most ``digits`` significant figures; in powers of ten where the number is very large or small."""
+    if value == 0 or not math.isfinite(value):
+        return decimal(value, 0)
+    if 1e-2 <= abs(value) < 1e5:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        text = decimal(value, decimals)
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    exponent = math.floor(math.log10(abs(value)))
+    mantissa = decimal(value / 10**exponent, digits - 1).rstrip("0").rstrip(".")
+    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if mantissa == "1" else f"{mantissa}·{power}"
+
+
+def steps(value: float, max_lag: int) -> str:
+    """A coherence time: ``3.2 steps``, ``1 step``, or ``more than 11 steps``."""
+    if math.isinf(value):
+        return f"more than {max_lag} step{'s' if max_lag != 1 else ''}"
+    text = decimal(value, 1)
+    return f"{text} step" if text == "1.0" else f"{text} steps"
+
+
+def interval(estimate: Estimate, digits: int = 2, max_lag: int | None = None) -> str:
+    """``[2.8, 3.6]``, with ``> max lag`` for an infinite end; empty without an interval."""
+    if not estimate.has_interval:
+        return ""
+    ends = []
+    for end in (estimate.low, estimate.high):
+        ends.append(f"> {max_lag}" if math.isinf(end) and max_lag is not None else decimal(end, digits))
+    return f"[{ends[0]}, {ends[1]}]"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 seed``, ``3 seeds``, ``2 mini-batches``, ``2 influence matrices``."""
+    if count == 1:
+        return f"1 {noun}"
+    irregular = {"mini-batch": "mini-batches", "influence matrix": "influence matrices"}
+    return f"{count} {irregular.get(noun, noun + 's')}"

@@ -1,0 +1,224 @@
+"""The plain-language answer. Every sentence follows from the numbers of a `SurrogateSummary`; none is fixed in advance.
+
+A reading is called decided when the whole interval lies on one side of its threshold; without an interval the value
+alone is read, and the text says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+from pdeinfl.html_report.content import (
+    LOCKING_THRESHOLD,
+    STABLE_DECADES,
+    TIME_THRESHOLD,
+    Estimate,
+    Quantity,
+    StableRange,
+    SurrogateSummary,
+)
+from pdeinfl.html_report.number_format import decimal, interval, plural, significant, steps
+
+
+def side(estimate: Estimate, threshold: float) -> int:
+    """+1 above the threshold, −1 below it, 0 undecided (the interval straddles it, or there is no value)."""
+    if math.isnan(estimate.value):
+        return 0
+    low, high = (estimate.low, estimate.high) if estimate.has_interval else (estimate.value, estimate.value)
+    return 1 if low > threshold else -1 if high < threshold else 0
+
+
+def time_phrase(summary: SurrogateSummary) -> str:
+    """How far the signal travels in time, as a clause."""
+    estimate = summary.coherence_time.trained
+    if math.isnan(estimate.value):
+        return f"how far its training signal travels in time could not be determined ({estimate.reason or 'no value'})"
+    reach = steps(estimate.value, summary.max_lag)
+    if math.isinf(estimate.value):
+        longest = plural(summary.max_lag, "step")
+        return f"its training signal is still coherent at the longest lag examined ({longest} in time)"
+    decided = side(estimate, TIME_THRESHOLD)
+    if decided > 0:
+        return f"its training signal travels about {reach} in time"
+    if decided < 0:
+        return f"its training signal stays at the time where it was put (coherence time {reach})"
+    return f"its training signal reaches about {reach} in time, not clearly more than the step where it was put"
+
+
+def class_phrase(summary: SurrogateSummary) -> str:
+    """How much of the signal stays inside the initial-condition class, as a clause."""
+    estimate = summary.class_locking.trained
+    if math.isnan(estimate.value):
+        return f"whether it crosses between classes could not be determined ({estimate.reason or 'no value'})"
+    number = f"class locking {decimal(estimate.value)}"
+    decided = side(estimate, LOCKING_THRESHOLD)
+    if decided > 0:
+        if estimate.value > 1:
+            return f"stays within the class, and on balance works against the other classes ({number})"
+        degree = "stays almost entirely" if estimate.value >= 0.9 else "stays mostly"
+        return f"{degree} within the class ({number})"
+    if decided < 0:
+        degree = "is shared almost fully" if estimate.value <= 0.1 else "is largely shared"
+        return f"{degree} with the other classes ({number})"
+    return f"is partly shared with the other classes, and whether more than half stays is undecided ({number})"
+
+
+def headline(summary: SurrogateSummary) -> str:
+    """One sentence: time and class together."""
+    crossed_time = side(summary.coherence_time.trained, TIME_THRESHOLD)
+    link = " but " if crossed_time > 0 and side(summary.class_locking.trained, LOCKING_THRESHOLD) > 0 else " and "
+    return f"{time_phrase(summary)}{link}{class_phrase(summary)}."
+
+
+_CLASS_BY_CLASS = (
+    "An example helps its neighbours in time along its own kind of trajectory and hardly the other kinds. This is what "
+    "learning each class by itself looks like: do not count on initial conditions unlike those in the training set; "
+    "test them."
+)
+_ONE_RULE = (
+    "An example helps its neighbours in time and trajectories of other classes. This is what learning one "
+    "time-stepping rule for all classes looks like."
+)
+_MEMORISED = (
+    "An example helps itself and little else. This is what memorisation looks like: low training error then says "
+    "little about other times or other initial conditions; test both."
+)
+_BOUND_TO_TIME = (
+    "An example helps other classes at its own time but hardly its neighbours in time. What is learned depends on the "
+    "time within the trajectory: be careful with rollouts that run longer than the training trajectories."
+)
+_MEANINGS = {(1, 1): _CLASS_BY_CLASS, (1, -1): _ONE_RULE, (-1, 1): _MEMORISED, (-1, -1): _BOUND_TO_TIME}
+
+
+def meaning(summary: SurrogateSummary) -> str:
+    """What the reading means for someone who wants to use the surrogate."""
+    key = (
+        side(summary.coherence_time.trained, TIME_THRESHOLD),
+        side(summary.class_locking.trained, LOCKING_THRESHOLD),
+    )
+    if key in _MEANINGS:
+        return _MEANINGS[key]
+    time, between = key
+    known = {
+        1: "An example helps its neighbours in time",
+        -1: "An example does not help its neighbours in time",
+        0: "Whether an example helps its neighbours in time is undecided",
+    }[time]
+    crossing = {
+        1: "most of its effect stays within its class",
+        -1: "much of its effect reaches other classes",
+        0: "whether it helps the other classes is undecided",
+    }[between]
+    return f"{known}; {crossing}. More seeds or mini-batches would narrow the intervals."
+
+
+def value_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool) -> str:
+    """``3.2 steps [2.8, 3.6] (95 % …)``, or the value and the reason why it has no interval."""
+    estimate = quantity.trained
+    if math.isnan(estimate.value):
+        return f"undefined: {estimate.reason or 'no value'}"
+    shown = steps(estimate.value, summary.max_lag) if is_time else decimal(estimate.value)
+    if estimate.has_interval:
+        kind = f" ({estimate.kind})" if estimate.kind else ""
+        return f"{shown}, {interval(estimate, 1 if is_time else 2, summary.max_lag)}{kind}"
+    return f"{shown}; no interval: {estimate.reason or 'none was computed'}"
+
+
+def _direction(quantity: Quantity) -> int:
+    """+1 or −1 when the intervals of trained and untrained are disjoint, else 0."""
+    a, b = quantity.trained, quantity.untrained
+    if b is None or not (a.has_interval and b.has_interval):
+        return 0
+    return 1 if a.low > b.high else -1 if a.high < b.low else 0
+
+
+def untrained_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool) -> str:
+    """Whether the number differs from that of the untrained network, and which way."""
+    name = "coherence time" if is_time else "class locking"
+    control = quantity.untrained
+    if control is None:
+        return f"No untrained control was computed, so it is open whether training set the {name}."
+    if math.isnan(control.value):
+        return f"The untrained control has no {name} ({control.reason or 'no value'})."
+    if math.isnan(quantity.trained.value):
+        return f"The {name} cannot be compared with the untrained network's: it is undefined."
+    value = steps(control.value, summary.max_lag) if is_time else decimal(control.value)
+    shown = " ".join(filter(None, (value, interval(control, 1 if is_time else 2, summary.max_lag))))
+    direction = _direction(quantity)
+    if direction:
+        verb = ("lengthened" if direction > 0 else "shortened") if is_time else "raised" if direction > 0 else "lowered"
+        stable = quantity.difference_stability
+        tail = ""
+        if stable is not None:
+            tail = (
+                f"; the difference keeps its sign over {decimal(stable.decades, 1)} decades of converged damping"
+                if stable.is_stable
+                else "; but the difference does not keep its sign over two decades of converged damping"
+            )
+        return f"Training {verb} the {name}: the untrained network has {shown}, and the intervals do not overlap{tail}."
+    if quantity.trained.has_interval and control.has_interval:
+        return (
+            f"The {name} cannot be told apart from the untrained network's ({shown}): "
+            "it may say more about the architecture than about what was learned."
+        )
+    return f"The untrained network has {shown}; without intervals on both the difference cannot be judged."
+
+
+def stability_text(name: str, stable: StableRange | None, why_not: str) -> str:
+    """Whether a reading holds over enough decades of converged damping."""
+    if stable is None:
+        return f"Whether the {name} reading is stable against damping was not tested: {why_not or 'no damping path'}."
+    if stable.decades == 0:
+        reason = stable.reason or "it holds at the run's damping only"
+        return f"The {name} reading is not stable against damping: {reason}."
+    span = f"λ/λ_max from {significant(stable.low)} to {significant(stable.high)}"
+    if stable.is_stable:
+        return (
+            f"The {name} reading is stable against damping: it holds over {decimal(stable.decades, 1)} decades, {span}."
+        )
+    return (
+        f"The {name} reading is not stable against damping: it holds over only {decimal(stable.decades, 1)} decades of "
+        f"converged damping ({span}; {decimal(STABLE_DECADES, 0)} are asked for), so it may reflect the damping more "
+        "than the surrogate."
+    )
+
+
+def evidence_text(summary: SurrogateSummary) -> str:
+    """What the numbers rest on."""
+    base = f"From {plural(summary.n_seeds, 'seed')} with {plural(summary.n_mini_batches, 'mini-batch')} each"
+    if summary.n_converged == summary.n_influences:
+        matrices = plural(summary.n_influences, "influence matrix")
+        return f"{base}; {'the' if summary.n_influences == 1 else 'all'} {matrices} met the certified tolerance."
+    return (
+        f"{base}; only {summary.n_converged} of {plural(summary.n_influences, 'influence matrix')} met the certified "
+        "tolerance, so the numbers carry a solver error beyond their intervals."
+    )
+
+
+def comparison(summaries: Sequence[SurrogateSummary]) -> list[str]:
+    """For each pair of surrogates, whose signal travels farther in time and which locks more, where decided."""
+    sentences = []
+    for a, b in combinations(summaries, 2):
+        words = {
+            "coherence_time": (
+                "'s training signal travels farther in time than ",
+                "how far the signal travels in time",
+            ),
+            "class_locking": ("'s signal is more locked to its class than ", "class locking"),
+        }
+        for field, (farther, what) in words.items():
+            x: Estimate = getattr(a, field).trained
+            y: Estimate = getattr(b, field).trained
+            if math.isnan(x.value) or math.isnan(y.value):
+                continue
+            if not (x.has_interval and y.has_interval):
+                sentences.append(f"Without intervals, {a.name} and {b.name} cannot be ranked by {what}.")
+            elif x.low > y.high:
+                sentences.append(f"{a.name}{farther}{b.name}'s.")
+            elif y.low > x.high:
+                sentences.append(f"{b.name}{farther}{a.name}'s.")
+            else:
+                sentences.append(f"{a.name} and {b.name} cannot be told apart by {what}: their intervals overlap.")
+    return sentences

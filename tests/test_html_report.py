@@ -1,0 +1,383 @@
+"""The report: the opening answer follows the numbers, and the page stands alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pdeinfl import figures
+from pdeinfl.engine.certificate import DampingPath
+from pdeinfl.engine.result import Influence
+from pdeinfl.html_report import (
+    Estimate,
+    Quantity,
+    ReportContent,
+    ReportOptions,
+    StableRange,
+    SurrogateSummary,
+    Table,
+    build_content,
+    render_report,
+    wording,
+)
+from pdeinfl.html_report.number_format import decimal, interval, significant, steps
+from pdeinfl.html_report.stability import difference_range, reading_range, stable_range
+from pdeinfl.run_contents import PredictionSample, RunContents
+
+NAN, INF = math.nan, math.inf
+CLASSES = ("RP", "CRP", "RPUI")
+T = 6
+KIND = "95 % bootstrap over mini-batches"
+OPTIONS = ReportOptions(n_bootstrap=50, n_bootstrap_path=10, dampings_per_decade=1)
+VOID = {"img", "meta", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks nesting, collects text and the resources that the page points to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.words, self.resources, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.resources += [v for k, v in attributes if k in {"src", "href", "srcset", "data", "action"}]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+
+def kernel(reach, crossing, shift):
+    """H over (class, time): decays over ``reach`` steps in time, a share ``crossing`` reaches other classes."""
+    class_ids, times = np.repeat(np.arange(3), T), np.tile(np.arange(1, T + 1), 3)
+    lag = np.abs(times[:, None] - times[None, :])
+    same = class_ids[:, None] == class_ids[None, :]
+    h = np.exp(-lag / reach) * np.where(same, 1.0, crossing)
+    noise = np.random.default_rng(shift).normal(0, 0.01, h.shape)
+    return h + noise @ noise.T / len(h), class_ids, times
+
+
+def by_hand(reach=0.7, crossing=0.02, seed=10, mini_batch=0, observables=("smse",), run="UNet"):
+    h, class_ids, times = kernel(reach, crossing, 7 * seed + mini_batch)
+    values = np.stack([h[None] * (k + 1) for k in range(len(observables))])
+    distance = np.abs(times[:, None] - times[None, :]) + 2.0 * (class_ids[:, None] != class_ids[None, :]) + 0.1
+    np.fill_diagonal(distance, 0)
+    return Influence.from_arrays(values, class_ids, class_ids, times, observables, ("smse",), CLASSES, run, seed, 20,
+                                 mini_batch, distance)  # fmt: skip
+
+
+def with_path(result, relative=1e-3):
+    """The same gradients' overlap as an exact path, so that damping can be varied: G with GᵀG = H."""
+    n = result.values.shape[2]
+    values, vectors = np.linalg.eigh(result.values[0, 0])
+    values = np.maximum(values, 0)
+    rows = vectors * np.sqrt(values)
+    empty = np.empty((n, 0))
+    norms = np.einsum("ik,ik->i", rows, rows)
+    path = DampingPath(values, rows, rows, np.empty(0), empty, empty, rows @ rows.T, norms, norms, exact=True)
+    cut = replace(
+        result,
+        values=result.values[:1],
+        error_bound=np.zeros((1, 1, n, n)),
+        relative_error=np.zeros((1, 1)),
+        converged=True,
+        response_names=result.response_names[:1],
+        gradient_overlap=(rows @ rows.T)[None, None],
+        lambda_max=float(values.max()),
+        damping=relative * float(values.max()),
+        tol=0.02,
+        n_jvp=30,
+        n_vjp=31,
+        ritz_values=values,
+        path=path,
+        settings={"solver": "krylov", "metric": "sum", "n_parameters": 1234, "torch": "2.13.0", "pdeinfl": "0.1.0"},
+    )
+    (at,) = cut.at_damping([cut.damping * (1 + 1e-12)])
+    return at
+
+
+def many(seeds=(10, 35), batches=3, path=False, **kernel_arguments):
+    held = [by_hand(seed=s, mini_batch=b, **kernel_arguments) for s in seeds for b in range(batches)]
+    return [with_path(r) for r in held] if path else held
+
+
+def summary_of(time=(2.1, 1.8, 2.5), locking=(0.94, 0.9, 0.97), **more):
+    quantities = {
+        "coherence_time": Quantity(Estimate(*time, KIND)),
+        "class_locking": Quantity(Estimate(*locking, KIND)),
+    }
+    counts = {"max_lag": 11, "n_converged": 6, "n_influences": 6, "n_seeds": 2, "n_mini_batches": 3}
+    return SurrogateSummary(**{"name": "UNet", **quantities, **counts, **more})
+
+
+def run_of(results, **more):
+    return RunContents("Does it travel?", "Two surrogates.", results, **more)
+
+
+def read(content, folder):
+    text = render_report(content, folder).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.mark.parametrize(
+    ("time", "locking", "said", "meant"),
+    [
+        ((3.2, 2.8, 3.6), (0.95, 0.9, 0.99), "travels about 3.2 steps in time but stays almost entirely", "by itself"),
+        ((3.2, 2.8, 3.6), (0.7, 0.6, 0.8), "but stays mostly within the class (class locking 0.70)", "by itself"),
+        ((3.2, 2.8, 3.6), (0.2, 0.1, 0.3), "and is largely shared with the other classes", "one time-stepping rule"),
+        ((0.8, 0.7, 0.9), (0.95, 0.9, 0.99), "stays at the time where it was put", "memorisation looks like"),
+        ((0.8, 0.7, 0.9), (0.05, 0.0, 0.1), "shared almost fully", "hardly its neighbours in time"),
+        ((1.1, 0.9, 1.3), (0.95, 0.9, 0.99), "not clearly more than the step", "undecided; most of its effect stays"),
+        (
+            (3.2, 2.8, 3.6),
+            (0.5, 0.3, 0.7),
+            "more than half stays is undecided",
+            "helps its neighbours in time; whether",
+        ),
+        ((INF, 9.0, INF), (1.2, 1.1, 1.3), "still coherent at the longest lag examined (11 steps", "by itself"),
+        ((3.2, 2.8, 3.6), (1.2, 1.1, 1.3), "works against the other classes (class locking 1.20)", "by itself"),
+        ((NAN, NAN, NAN), (NAN, NAN, NAN), "could not be determined", "undecided"),
+    ],
+)
+def test_the_sentences_follow_the_numbers(time, locking, said, meant):
+    summary = summary_of(time, locking)
+    assert said in wording.headline(summary)
+    assert meant in wording.meaning(summary)
+
+
+def test_without_an_interval_the_reason_is_given():
+    estimate = Estimate(2.04, reason="only 2 mini-batches")
+    summary = summary_of(coherence_time=Quantity(estimate))
+    assert wording.value_text(summary.coherence_time, summary, True) == "2.0 steps; no interval: only 2 mini-batches"
+    assert "travels about 2.0 steps" in wording.headline(summary)
+
+
+def test_untrained_control_is_told_apart_only_by_disjoint_intervals():
+    def text(control, stable=None):
+        quantity = Quantity(Estimate(2.1, 1.8, 2.5), control, None, stable)
+        return wording.untrained_text(quantity, summary_of(coherence_time=quantity), True)
+
+    assert "No untrained control" in text(None)
+    assert text(Estimate(5, 4, 6)).startswith("Training shortened the coherence time: the untrained network has 5.0")
+    assert "Training lengthened" in text(Estimate(1, 0.9, 1.1))
+    assert "cannot be told apart" in text(Estimate(2.6, 2.4, 2.8))
+    assert "cannot be judged" in text(Estimate(5, reason="one mini-batch"))
+    assert "keeps its sign over 3.0 decades" in text(Estimate(5, 4, 6), StableRange(1e-4, 1e-1))
+    assert "does not keep its sign" in text(Estimate(5, 4, 6), StableRange(1e-4, 1e-3))
+    locked = Quantity(Estimate(0.9, 0.8, 1.0), Estimate(0.2, 0.1, 0.3))
+    assert "Training raised the class locking" in wording.untrained_text(locked, summary_of(), False)
+
+
+def test_stability_sentence_asks_for_two_decades():
+    assert "not tested: no path" in wording.stability_text("time", None, "no path")
+    assert "is stable against damping: it holds over 2.0 decades" in wording.stability_text(
+        "time", StableRange(1e-4, 1e-2), ""
+    )
+    assert "only 1.0 decades" in wording.stability_text("time", StableRange(1e-4, 1e-3), "")
+    assert "did not converge" in wording.stability_text("time", StableRange(NAN, NAN, "it did not converge"), "")
+
+
+def test_comparison_needs_disjoint_intervals():
+    a, b = summary_of(), summary_of((5, 4, 6), (0.93, 0.9, 0.96), name="ViT")
+    time, locking = wording.comparison([a, b])
+    assert time == "ViT's training signal travels farther in time than UNet's."
+    assert "cannot be told apart" in locking
+    blind = replace(b, coherence_time=Quantity(Estimate(5)))
+    assert "cannot be ranked" in wording.comparison([a, blind])[0]
+    assert wording.comparison([a]) == []
+
+
+def test_evidence_counts_unconverged_matrices():
+    assert "all 6 influence matrices met" in wording.evidence_text(summary_of())
+    assert "only 4 of 6 influence matrices" in wording.evidence_text(summary_of(n_converged=4))
+
+
+def test_stable_range_is_contiguous_and_converged():
+    dampings = np.geomspace(1e-6, 1, 7)
+    signs = np.array([1, 1, 1, 1, 1, -1, 1])
+    converged = np.array([True, False, True, True, True, True, True])
+    found = stable_range(dampings, signs, converged, 1e-3)
+    assert (found.low, found.high) == (pytest.approx(1e-4), pytest.approx(1e-2))
+    assert found.decades == pytest.approx(2)
+    assert found.is_stable
+    assert "did not converge" in stable_range(dampings, signs, ~converged, 1e-3).reason
+    assert "undecided" in stable_range(dampings, 0 * signs, converged, 1e-3).reason
+    assert "unknown" in stable_range(dampings, signs, converged, NAN).reason
+    assert not stable_range(dampings, signs, converged, NAN).is_stable
+
+
+def curve(values, converged=1.0, reference=1.0):
+    values = np.asarray(values, dtype=float)
+    nan = np.full(len(values), np.nan)
+    dampings = np.geomspace(1e-4, 1, len(values))
+    return figures.DampingCurve(
+        dampings, values, nan, nan, np.full(len(values), converged), (1, NAN, NAN), (1, NAN, NAN), 11.0, reference
+    )
+
+
+def test_reading_and_difference_ranges():
+    trained, control = curve([0.5, 2, 3, INF, INF]), curve([0.5, 1, 4, 5, INF])
+    assert reading_range(trained, 1e-2).decades == pytest.approx(3)
+    assert difference_range(trained, control, 1e-3).decades == 0
+    assert difference_range(trained, control, 1).reason, "infinite on both sides is no difference"
+    assert difference_range(trained, control, 1e-1).decades == 0
+    assert reading_range(curve([2] * 5, converged=0.5), 1e-2).reason
+
+
+def test_number_formats():
+    assert decimal(-0.004) == "0.00"
+    assert decimal(-1.5, 1) == "−1.5"
+    assert (decimal(NAN), decimal(INF)) == ("—", "∞")
+    assert steps(1.0, 11) == "1.0 step"
+    assert steps(INF, 11) == "more than 11 steps"
+    assert interval(Estimate(9, 8, INF), 1, 11) == "[8.0, > 11]"
+    assert interval(Estimate(9)) == ""
+    assert significant(0.001) == "10⁻³"
+    assert significant(123456.0) == "1.23·10⁵"
+    assert significant(-0.05) == "−0.05"
+    assert significant(0) == "0"
+
+
+def content(**more):
+    table = Table("Settings", ("", "UNet"), (("a & b <c>", "λ_max"),))
+    return ReportContent("A < B", "Intro.", (summary_of(),), tables=(table,), command="pdeinfl demo", **more)
+
+
+def test_page_is_well_formed_escaped_and_self_contained(tmp_path):
+    text, page = read(content(notes=("A note.",)), tmp_path)
+    assert "A < B" in page.text
+    assert "a & b <c>" in page.text
+    assert page.tags.count("h1") == 1
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert all(r.startswith("data:") for r in page.resources)
+    for found in ("2.1 steps, [1.8, 2.5]", "0.94, [0.90, 0.97]", KIND, "pdeinfl demo", "arXiv:2509.00024", "A note."):
+        assert found in page.text
+    assert text.index("The answer") < text.index("How to read this") < text.index("How to cite")
+    assert "@import" not in text
+    assert "http" not in text
+
+
+def test_answer_of_a_built_report_changes_with_the_influence(tmp_path):
+    locked = build_content(run_of({"UNet": many()}), OPTIONS)
+    shared = build_content(run_of({"UNet": many(reach=3.0, crossing=0.9)}), OPTIONS)
+    assert locked.summaries[0].class_locking.trained.value > 0.9
+    assert shared.summaries[0].class_locking.trained.value < 0.2
+    answers = [read(c, tmp_path / str(k))[1].text.split("How to read this")[0] for k, c in enumerate((locked, shared))]
+    assert "within the class" in answers[0]
+    assert "shared" not in answers[0]
+    assert "shared" in answers[1]
+    assert "within the class" not in answers[1]
+
+
+def full_run():
+    history = SimpleNamespace(epoch=np.arange(3), train_loss=np.array([np.nan, 2, 1.0]), val_loss=np.array([3, 2, 1.5]))
+    state = np.random.default_rng(0).normal(1, 0.1, (4, 4, 8, 8))
+    names = ("density", "momentum_x", "momentum_y", "energy")
+    both = {"UNet": state[0], "ViT": state[1]}
+    rolled = {"UNet": state, "ViT": state + 0.1}
+    sample = PredictionSample("CRP, test trajectory 4, step 2", names, state[2], both, state, rolled, np.arange(4) / 20)
+    eps = np.geomspace(1e-3, 1e-1, 4)
+    check = figures.ResponseCheck(np.ones(3), np.full(3, 1.02), eps, eps[:, None] ** 2, 1.98, 0.25)
+    return run_of(
+        {"UNet": many(path=True), "ViT": many(path=True, reach=2.0, crossing=0.6)},
+        controls={"UNet": many(path=True, reach=6.0, crossing=0.9)},
+        histories={"UNet": [history, history], "ViT": []},
+        samples=(sample,),
+        checks={"UNet": check},
+        settings={"wall time": "4.2 min"},
+        command="pdeinfl demo --out runs/demo",
+    )
+
+
+def test_full_report_holds_every_figure_table_and_number(tmp_path):
+    built = build_content(full_run(), OPTIONS)
+    _, page = read(built, tmp_path)
+    stems = [built.main_figure.stem, *(f.stem for f in built.figures)]
+    assert stems == ["summary", "two_time", "lag_profile", "class_transfer", "distance_decay", "damping_path",
+                     "eigenvalues", "optimisation", "predictions", "rollout", "response_check"]  # fmt: skip
+    for stem in stems:
+        for suffix in (".png", ".pdf"):
+            assert (tmp_path / "figures" / (stem + suffix)).stat().st_size > 1000
+    assert sum(r.startswith("data:image/png;base64,") for r in page.resources) == len(stems)
+    for summary in built.summaries:
+        time, locking = summary.coherence_time.trained, summary.class_locking.trained
+        assert time.has_interval
+        assert locking.has_interval
+        assert f"{steps(time.value, summary.max_lag)}, {interval(time, 1, summary.max_lag)}" in page.text
+        assert f"{decimal(locking.value)}, {interval(locking)}" in page.text
+        assert summary.max_lag == T - 1
+        assert (summary.n_seeds, summary.n_mini_batches, summary.n_converged) == (2, 3, 6)
+    assert "stable against damping" in page.text
+    assert "untrained network has" in page.text
+    assert "No untrained control was computed" in page.text, "the ViT has none"
+    for found in ("wall time", "4.2 min", "30 + 31", "torch 2.13.0", "6 of 6", "1.98", "Every mini-batch"):
+        assert found in page.text
+    assert "details" in page.tags
+
+
+def test_damping_curves_reach_both_limits():
+    built = build_content(full_run(), OPTIONS)
+    (figure,) = [f.figure for f in built.figures if f.stem == "damping_path"]
+    lower_left = next(axes for axes in figure.axes if axes.get_ylabel() == "class locking")
+    points = [line for line in lower_left.lines if line.get_marker() == "o" and len(line.get_xdata()) == 2]
+    diagonal = [float(line.get_ydata()[0]) for line in points]
+    np.testing.assert_allclose(diagonal, 1.0, atol=1e-12)
+    overlap = {round(float(line.get_ydata()[1]), 2) for line in points}
+    assert len(overlap) == 2, "trained and untrained differ in their gradient overlap"
+
+
+def test_single_mini_batch_and_missing_observables_and_no_path(tmp_path):
+    results = {
+        "UNet": [by_hand(observables=("smse", "mass"))],
+        "ViT": [by_hand(observables=("smse",), run="ViT")],
+    }
+    built = build_content(run_of(results), OPTIONS)
+    _, page = read(built, tmp_path)
+    assert "no interval:" in page.text
+    assert "was not tested" in page.text
+    assert "without a damping path" in page.text
+    assert "damping_path" not in {f.stem for f in built.figures}
+    maps = next(f.figure for f in built.figures if f.stem == "two_time")
+    assert sum(bool(axes.images) and "·" in axes.get_title(loc="left") for axes in maps.axes) == 3
+
+
+def test_rows_without_variation_do_not_break_the_report(tmp_path):
+    results = many()
+    for r in results:
+        r.values[..., 0, :] = 0.0
+    _, page = read(build_content(run_of({"UNet": results}), OPTIONS), tmp_path)
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+
+
+def test_one_class_has_no_locking(tmp_path):
+    h, _, times = kernel(1.0, 0.5, 0)
+    one = Influence.from_arrays(h[:T, :T], np.zeros(T, int), np.zeros(T, int), times[:T], class_names=("BB",))
+    _, page = read(build_content(run_of({"ViT": [one]}), OPTIONS), tmp_path)
+    assert "could not be determined" in page.text
+
+
+def test_empty_runs_are_refused():
+    with pytest.raises(ValueError, match="at least one surrogate"):
+        build_content(run_of({}))
+    with pytest.raises(ValueError, match="at least one influence"):
+        build_content(run_of({"UNet": []}))
