@@ -42,7 +42,7 @@ def test_a_real_parameter_step_changes_every_observable_as_predicted(name):
     observables = [pi.observables.resolve(n, batch.channel_names) for n in names]
     start = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
     step = result.parameter_step(1)
-    unit = 2e-2 * start.norm() / step.norm()
+    unit = 2e-3 * start.norm() / step.norm()
 
     def costs(epsilon):
         moved = copy.deepcopy(module)
@@ -128,7 +128,10 @@ def test_small_damping_makes_the_matrix_diagonal_and_its_standard_form_root_n():
 def test_large_damping_gives_gradient_overlap():
     module, batch = conv_net(), mini_batch(3)
     result = exactly(module, batch, damping=1e9)
-    assert close(result.values * 1e9, result.gradient_overlap, 1.0)
+    overlap = result.gradient_overlap
+    # λH = GᵀG − GᵀA(A + λ)⁻¹G.
+    room = (result.lambda_max / 1e9 + 64 * EPS) * np.abs(overlap).max()
+    assert np.abs(result.values * 1e9 - overlap).max() <= room
 
 
 @pytest.mark.parametrize("solver", ["dense", "krylov", "cg"])

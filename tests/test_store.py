@@ -31,7 +31,7 @@ def same(a, b):
         return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     if dataclasses.is_dataclass(a):
         return all(same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.name != "step")
-    return a == b
+    return a == b or (a != a and b != b)
 
 
 def test_what_is_loaded_is_what_was_saved_bit_for_bit(result, tmp_path):
