@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import torch
 
 # --- contraction -----------------------------------------------------------------------------------------------------
+
+
+def gram_reference(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    """``a bᵀ`` with every product exact (for float32 and narrower) and every sum correctly rounded; slow."""
+    left = a.astype(np.float64)
+    right = left if b is None else b.astype(np.float64)
+    return np.array([[math.fsum(x * y) for y in right] for x in left]).reshape(len(left), len(right))
+
+
+def pairwise_distance_reference(states: np.ndarray) -> np.ndarray:
+    """MATH 5: mean over channels of the mean squared difference over the mean RMS, from differences."""
+    fields = states.astype(np.float64).reshape(*states.shape[:2], -1)
+    rms = np.sqrt((fields**2).mean(-1))
+    distances = np.zeros((len(fields), len(fields)))
+    for i, x in enumerate(fields):
+        for j, y in enumerate(fields):
+            distances[i, j] = (((x - y) ** 2).mean(-1) / (0.5 * (rms[i] + rms[j]) + 1e-6)).mean()
+    return distances
+
 
 # --- euler and initial conditions ------------------------------------------------------------------------------------
 
@@ -240,4 +260,58 @@ def influence(jacobian, response, perturbation, damping, scale=1.0):
 
 # --- aggregations and summaries --------------------------------------------------------------------------------------
 
+
+def selected_entries(matrices, labels, member):
+    """Entries of all matrices whose pair of examples ``member`` admits; examples are (class, trajectory, time)."""
+    out = []
+    for h, (rows, columns) in zip(matrices, labels, strict=True):
+        for i, response in enumerate(rows):
+            for j, perturbation in enumerate(columns):
+                if member(response, perturbation) and not np.isnan(h[i, j]):
+                    out.append(h[i, j])
+    return np.array(out)
+
+
+def quartiles(entries):
+    """Lower quartile, median, upper quartile; NaN of nothing."""
+    return np.quantile(entries, (0.25, 0.5, 0.75)) if len(entries) else np.full(3, np.nan)
+
+
+def standardize_rows(h):
+    """Each row over its sample standard deviation."""
+    return np.array([row / np.std(row, ddof=1) for row in h])
+
+
+def translation_defect_interior(h, n_times):
+    """Second-order derivative of a one-trajectory matrix along its diagonals, one-sided at the ends."""
+    squares, norm = 0.0, 0.0
+    for offset in range(-(n_times - 3), n_times - 2):
+        d = np.diagonal(h, offset)
+        slope = np.gradient(d, edge_order=2)
+        squares, norm = squares + np.sum(slope**2), norm + np.sum(d**2)
+    for offset in (-(n_times - 2), n_times - 2):
+        d = np.diagonal(h, offset)
+        squares, norm = squares + 2 * (d[1] - d[0]) ** 2, norm + np.sum(d**2)
+    return np.sqrt(squares / norm)
+
 # --- finite differences ----------------------------------------------------------------------------------------------
+
+
+def periodic_derivative(fields, axis, accuracy_order, spacing):
+    """Central differences with `np.roll`, float64."""
+    weights = {2: (1 / 2,), 4: (2 / 3, -1 / 12), 6: (3 / 4, -3 / 20, 1 / 60)}[accuracy_order]
+    u = np.asarray(fields, dtype=np.float64)
+    terms = [w * (np.roll(u, -k, axis) - np.roll(u, k, axis)) for k, w in enumerate(weights, 1)]
+    return sum(terms) / spacing
+
+
+def rotation_lie_derivative(fields, vector, accuracy_order, spacing):
+    """``−y ∂x u + x ∂y u`` about the centre; the channels in ``vector`` = (x component, y component) also turn."""
+    n_x, n_y = fields.shape[-2:]
+    x = ((np.arange(n_x) - (n_x - 1) / 2) * spacing[0])[:, None]
+    y = ((np.arange(n_y) - (n_y - 1) / 2) * spacing[1])[None, :]
+    out = x * periodic_derivative(fields, -1, accuracy_order, spacing[1])
+    out = out - y * periodic_derivative(fields, -2, accuracy_order, spacing[0])
+    out[:, vector[0]] += fields[:, vector[1]]
+    out[:, vector[1]] -= fields[:, vector[0]]
+    return out

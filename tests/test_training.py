@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 import pdeinfl as pi
+from pdeinfl.data.streaming import stream_batches
 from pdeinfl.surrogates import (
     History,
     TrainingDiverged,
@@ -30,42 +30,11 @@ from pdeinfl.surrogates import checkpoint as checkpoint_module
 CHANNELS = ("velocity_x", "velocity_y")
 
 
-class Waves:
-    """Travelling waves as trajectories: ``s(t+1)`` is ``s(t)`` shifted by one cell."""
-
-    channel_names = CHANNELS
-    resolution = (8, 8)
-
-    def __init__(self, n=6, n_times=5, seed=0):
-        x = np.random.default_rng(seed).standard_normal((n, 1, 2, 8, 8))
-        self.fields = np.concatenate([np.roll(x, t, -1) for t in range(n_times)], 1).astype(np.float32)
-        self.n_times = n_times
-
-    def __len__(self):
-        return len(self.fields)
-
-    def __getitem__(self, i):
-        return self.fields[i]
-
-
-def stream_batches(data, batch_size, seed, epoch, device=None, rank=0, world_size=1):
-    x, y = (torch.from_numpy(f).flatten(0, 1) for f in (data.fields[:, :-1], data.fields[:, 1:]))
-    order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(x)))
-    for chosen in order.split(batch_size * world_size):
-        mine = chosen[rank::world_size]
-        yield x[mine].to(device), y[mine].to(device)
-
-
-@pytest.fixture(autouse=True)
-def _streaming():
-    install_streaming()
-
-
-def install_streaming():
-    if "pdeinfl.data.streaming" not in sys.modules:
-        module = types.ModuleType("pdeinfl.data.streaming")
-        module.stream_batches = stream_batches
-        sys.modules["pdeinfl.data.streaming"] = module
+def waves(n=6, n_times=5, seed=0):
+    """Travelling waves: ``s(t+1)`` is ``s(t)`` shifted by one cell."""
+    start = np.random.default_rng(seed).standard_normal((n, 1, 2, 8, 8))
+    states = np.concatenate([np.roll(start, t, -1) for t in range(n_times)], 1).astype(np.float32)
+    return pi.Trajectories.from_arrays(states, channel_names=CHANNELS)
 
 
 def model(seed=0, **changes):
@@ -75,7 +44,7 @@ def model(seed=0, **changes):
 
 def fit(net, epochs, directory=None, **changes):
     settings = {"seed": 3, "batch_size": 5, "lr": 5e-3, "progress": False} | changes
-    return pi.train(net, Waves(), Waves(2, seed=1), epochs, checkpoint_dir=directory, **settings)
+    return pi.train(net, waves(), waves(2, seed=1), epochs, checkpoint_dir=directory, **settings)
 
 
 def same_weights(a, b):
@@ -125,7 +94,7 @@ def test_losses_match_a_loop_by_hand():
     """Two epochs written out, losses computed with the slow reference."""
     import reference
 
-    train, val = Waves(), Waves(2, seed=1)
+    train, val = waves(), waves(2, seed=1)
     net = model()
     history = fit(model(), 2)
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-4)
@@ -142,7 +111,7 @@ def test_losses_match_a_loop_by_hand():
         # The order of summation differs; Adam turns an eps in a gradient into at most eps·lr·√steps of weights.
         assert history.train_loss[epoch] == pytest.approx(np.mean(seen), rel=1e3 * eps)
         with torch.no_grad():
-            pairs = [(net(torch.from_numpy(s[:-1])).numpy(), s[1:]) for s in val.fields]
+            pairs = [(net(torch.from_numpy(s[:-1].copy())).numpy(), s[1:]) for s in val]
         by_hand = np.mean([np.mean(reference.smse(p, t)) for out, ys in pairs for p, t in zip(out, ys, strict=True)])
         assert history.val_loss[epoch] == pytest.approx(by_hand, rel=1e3 * eps)
 
@@ -411,12 +380,12 @@ def test_nothing_to_train():
 
 
 def test_bad_data():
-    short, empty, other = Waves(n_times=1), Waves(0), Waves()
+    short, empty, other = waves(n_times=1), waves().select([]), waves()
     other.channel_names = ("u", "v")
     for train, val, message in (
-        (short, Waves(), "`train` holds no transitions: 6 trajectories of 1 snapshots"),
-        (Waves(), empty, "`val` holds no transitions: 0 trajectories"),
-        (Waves(), other, "`train` and `val` must have the same channel_names"),
+        (short, waves(), "`train` holds no transitions: 6 trajectories of 1 snapshots"),
+        (waves(), empty, "`val` holds no transitions: 0 trajectories"),
+        (waves(), other, "`train` and `val` must have the same channel_names"),
     ):
         with pytest.raises(ValueError, match=message):
             pi.train(model(), train, val, 1, progress=False)
@@ -432,7 +401,7 @@ def test_another_run_is_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match=r"is of another run: its lr is 0\.005, this one's 0\.1"):
         fit(net, 3, tmp_path, lr=0.1)
     with pytest.raises(ValueError, match="is of another run: its data is"):
-        pi.train(net, Waves(seed=5), Waves(2, seed=1), 3, 3, tmp_path, batch_size=5, lr=5e-3, progress=False)
+        pi.train(net, waves(seed=5), waves(2, seed=1), 3, 3, tmp_path, batch_size=5, lr=5e-3, progress=False)
     with pytest.raises(ValueError, match="`epochs` must be at least 2"):
         fit(net, 1, tmp_path)
     with pytest.raises(ValueError, match="do not fit this ViT"):
@@ -448,7 +417,6 @@ def train_as_rank(rank, port, directory):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    install_streaming()
     history = fit(model(seed=rank), 3, directory, batch_size=4)  # different weights: rank 0's must win
     history.save(f"{directory}/rank{rank}.json")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.metric import METRICS, Metric
 from pdeinfl.engine.result import Influence, Labels
 from pdeinfl.engine.solvers import SOLVERS, Problem, Solution, solve
-from pdeinfl.engine.threads import thread_limit
+from pdeinfl.engine.threads import num_threads, thread_limit
 from pdeinfl.observables import SMSE, resolve_all
 
 __all__ = ["PRESETS", "Influence", "Labels", "influence"]
@@ -60,6 +60,7 @@ def influence(
     run: str = "",
     epoch: int = 0,
     mini_batch: int = 0,
+    provenance: Mapping[str, Any] | None = None,
     **solver_options: Any,
 ) -> Influence:
     r"""Influence of perturbation examples on response examples through one regularised descent step.
@@ -92,6 +93,7 @@ def influence(
         lambda_max: largest eigenvalue that relative dampings refer to; default this mini-batch's own.
         keep_steps: keep what `Influence.parameter_step` needs (the solver's basis) alive with the result.
         seed, run, epoch, mini_batch: labels of the result; the seed also starts random probes.
+        provenance: further entries of the result's ``settings`` (JSON-able), e.g. the checkpoint's digest.
 
     Returns:
         An `Influence`.
@@ -210,6 +212,9 @@ def influence(
             "mini_batch_sha256": batch.sha256(),
             "torch": torch.__version__,
             "pdeinfl": _core.__version__,
+            "damping": value,
+            "tol": tol,
+            **(provenance or {}),
             **{f"solver_{k}": v for k, v in solution.details.items()},
         },
         path=solution.path,
@@ -244,8 +249,12 @@ def _exact_fields(exact: Jacobian, batch: MiniBatch) -> tuple[torch.Tensor, torc
 def _input_distance(response: MiniBatch, perturbation: MiniBatch) -> np.ndarray | None:
     if response.inputs.shape[1:] != perturbation.inputs.shape[1:]:
         return None
-    a = response.inputs.double().cpu().numpy()
-    return _core.pairwise_distance(a, None if response is perturbation else perturbation.inputs.double().cpu().numpy())
+    states = [
+        b.inputs.double().flatten(2).cpu() for b in (response, perturbation)[: 1 if response is perturbation else 2]
+    ]
+    distance = _core.pairwise_distance(torch.cat(states).numpy(), num_threads())
+    n = len(response)
+    return distance if response is perturbation else distance[:n, n:]
 
 
 def _certified(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pdeinfl.data.streaming import stream_batches
 from pdeinfl.observables import SMSE
 from pdeinfl.surrogates.base import integers_from
 from pdeinfl.surrogates.checkpoint import (
@@ -99,6 +100,8 @@ def train(
             "seed": seed, "batch_size": batch_size, "processes": world.size, "lr": lr, "weight_decay": weight_decay,
             "n_train": len(train), "n_val": len(val), "channel_names": list(train.channel_names),
             "resolution": [int(side) for side in train.resolution], "data": _fingerprint(train, val),
+            # What the order or the rounding of the batches depends on besides the seed.
+            "buffer_bytes": streaming.get("buffer_bytes"), "cache_dtype": streaming.get("cache_dtype"),
         }  # fmt: skip
         keep = None if keep_epochs == "all" else {0, *(int(e) for e in keep_epochs)}
         run = _Run(model, train, val, world, settings, checkpoint_dir, checkpoint_every, keep, streaming)
@@ -166,8 +169,6 @@ class _Run:
         return self.history
 
     def _epoch(self, epoch: int, show: TrainingProgress) -> float:
-        from pdeinfl.data.streaming import stream_batches
-
         seed, rank, device = self.settings["seed"], self.world.rank, self.world.device
         torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> 1))
         smse = SMSE()
@@ -239,7 +240,7 @@ def _check_data(model: nn.Module, train: Any, val: Any) -> None:
         if ours != theirs:
             raise ValueError(f"`train` and `val` must have the same {what}; got {ours} and {theirs}")
     parameter = next(model.parameters())
-    state = torch.as_tensor(train[0][:1]).to(parameter.device, parameter.dtype)
+    state = torch.from_numpy(np.array(train[0][:1])).to(parameter.device, parameter.dtype)
     with in_mode(model, training=False), torch.no_grad():
         try:
             shape = tuple(model(state).shape)

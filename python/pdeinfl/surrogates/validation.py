@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ def _batches(trajectories: Any, indices: Sequence[int], batch_size: int) -> Iter
     waiting: list[Tensor] = []
     count = 0
     for position, index in enumerate(indices):
-        waiting.append(torch.as_tensor(trajectories[index], dtype=torch.float32))
+        waiting.append(torch.from_numpy(np.array(trajectories[index], dtype=np.float32)))
         count += len(waiting[-1]) - 1
         if count >= batch_size or position + 1 == len(indices):
             inputs = torch.cat([states[:-1] for states in waiting])

@@ -3,11 +3,13 @@
 //! - [`error`]: the one error type
 //! - [`pool`]: the process-local thread pool, with progress and interruption
 //! - [`gram`]: blocked contractions `a bᵀ` with reproducible bits
+//! - [`distance`]: pairwise distances of fields, safe against cancellation
 //! - [`aggregate`]: two-time, lag, class and distance aggregations of influence matrices, bootstrap
 //! - [`finite_difference`]: periodic stencils, Lie derivatives, Richardson ladders
 //! - [`euler`]: the compressible Euler solver
 
 pub mod aggregate;
+pub mod distance;
 pub mod error;
 pub mod euler;
 pub mod finite_difference;

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod aggregate;
+mod distance;
 mod errors;
 mod euler;
 mod finite_difference;
@@ -15,6 +16,7 @@ mod monitor;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     gram::register(m)?;
+    distance::register(m)?;
     aggregate::register(m)?;
     finite_difference::register(m)?;
     euler::register(m)

@@ -2,9 +2,10 @@
 
 use half::{bf16, f16};
 use numpy::{Element as Storage, PyArray2, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
-use pdeinfl_core::gram::{Element, Rows, SliceRows, Stacked};
+use pdeinfl_core::gram::{Element, FileMatrix, Rows, SliceRows, Stacked};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
 
 use crate::errors::to_py;
 
@@ -14,15 +15,21 @@ pub(crate) enum Matrix<'py> {
     F64(PyReadonlyArray2<'py, f64>),
     F16(PyReadonlyArray2<'py, f16>),
     BF16(PyReadonlyArray2<'py, u16>),
+    File(FileMatrix),
     Stack(Vec<Matrix<'py>>),
 }
 
 impl<'py> Matrix<'py> {
-    /// Borrow a 2-D array (float32, float64, float16; uint16 as bfloat16 when asked), or a list of them.
+    /// Borrow a 2-D array (float32, float64, float16; uint16 as bfloat16 when asked), a file as
+    /// `(path, offset, dtype, (rows, columns), mapped)`, or a list of these.
     pub(crate) fn borrow(name: &str, object: &Bound<'py, PyAny>, bfloat16: bool) -> PyResult<Self> {
-        if let Ok(parts) = object.cast::<pyo3::types::PyList>() {
+        if let Ok(parts) = object.cast::<PyList>() {
             let parts: PyResult<_> = parts.iter().map(|part| Self::borrow(name, &part, bfloat16)).collect();
             return Ok(Self::Stack(parts?));
+        }
+        if let Ok(file) = object.cast::<PyTuple>() {
+            let (path, offset, dtype, shape, mapped) = file.extract()?;
+            return Ok(Self::File(FileMatrix { path, offset, dtype, shape, mapped }));
         }
         if let Some(array) = readonly(name, object)? {
             return Ok(Self::F32(array));
@@ -49,6 +56,7 @@ impl<'py> Matrix<'py> {
             Self::F64(array) => slice_rows::<f64, f64>(array),
             Self::F16(array) => slice_rows::<f16, f16>(array),
             Self::BF16(array) => slice_rows::<u16, bf16>(array),
+            Self::File(file) => file.open().map_err(to_py).map(|rows| rows as Box<dyn Rows + '_>),
             Self::Stack(parts) => {
                 let parts: PyResult<_> = parts.iter().map(Self::rows).collect();
                 Ok(Box::new(Stacked::new(parts?).map_err(to_py)?))

@@ -136,3 +136,17 @@ def solve_chunk(
     )
     advance(len(indices) * plan.n_steps)
     return states
+
+
+def euler_provenance(plan: EulerPlan, cfl: float) -> dict[str, Any]:
+    """What a simulation's numbers depend on, besides functions or states of the caller's: plain values."""
+    return {
+        "source": "simulated",
+        "equation": "CE",
+        "version": _core.__version__,
+        "gamma": GAMMA,
+        "cfl": float(cfl),
+        "refinement": plan.refinement,
+        "initial_conditions": plan.preset,
+        "seed": plan.seed,
+    }

@@ -18,7 +18,8 @@ _CHUNK_BYTES = 128 * 2**20
 class EulerPlan:
     """A checked simulation: trajectories class by class, each with its own random stream.
 
-    ``upsampling`` is how many times each cell of ``given`` is repeated along either axis.
+    ``preset`` is ``"custom"`` for functions and ``"given"`` for states of the caller. ``upsampling`` is how many times
+    each cell of ``given`` is repeated along either axis.
     """
 
     class_names: tuple[str, ...]
@@ -29,6 +30,7 @@ class EulerPlan:
     n_steps: int
     seed: int
     refinement: int
+    preset: str
     upsampling: int = 1
 
     @property
@@ -44,11 +46,14 @@ class EulerPlan:
         name, function = self.class_names[class_id], self.functions[class_id]
         return draw_states(name, function, indices, self.resolution[0] * self.refinement, self.seed)
 
-    def chunks(self) -> Iterator[tuple[int, range]]:
-        """Class and trajectories of pieces that take about a hundred megabytes, at least sixteen trajectories."""
+    def chunk_size(self, n_bytes: int = _CHUNK_BYTES) -> int:
+        """Trajectories whose initial states and snapshots take about ``n_bytes``, at least sixteen."""
         cells = self.resolution[0] * self.resolution[1]
-        each = cells * (4 * 8 * self.refinement**2 + 4 * 4 * (self.n_steps + 1))
-        size = max(16, _CHUNK_BYTES // each)
+        return max(16, n_bytes // (cells * (4 * 8 * self.refinement**2 + 4 * 4 * (self.n_steps + 1))))
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[int, range]]:
+        """Class and trajectories of pieces of ``size`` trajectories; by default they take about a hundred megabytes."""
+        size = self.chunk_size() if size is None else size
         for class_id in range(len(self.class_names)):
             for start in range(0, self.n_per_class, size):
                 yield class_id, range(start, min(start + size, self.n_per_class))
@@ -88,7 +93,9 @@ def plan_euler(
             )
     functions = tuple(drawn[name] for name in names)
     n, size = check_count("n_per_class", n_per_class), check_count("resolution", resolution, least=4)
-    return EulerPlan(names, functions, None, n, (size, size), n_steps, seed, 2 if refinement is None else refinement)
+    refinement = 2 if refinement is None else refinement
+    preset = "custom" if isinstance(classes, Mapping) else preset
+    return EulerPlan(names, functions, None, n, (size, size), n_steps, seed, refinement, preset)
 
 
 def check_states(initial_states: Any) -> np.ndarray:
@@ -130,6 +137,6 @@ def _plan_given(
                 f"got {refinement}"
             )
         coarse = (nx // coarsening, ny // coarsening)
-        return EulerPlan(names, (), given, n, coarse, n_steps, seed, coarsening)
+        return EulerPlan(names, (), given, n, coarse, n_steps, seed, coarsening, "given")
     refinement = 1 if refinement is None else refinement
-    return EulerPlan(names, (), given, n, (nx, ny), n_steps, seed, refinement, upsampling=refinement)
+    return EulerPlan(names, (), given, n, (nx, ny), n_steps, seed, refinement, "given", upsampling=refinement)

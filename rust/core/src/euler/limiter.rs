@@ -29,16 +29,8 @@ pub fn reconstruct(
     upper: &mut Block,
 ) {
     assert!(n <= TILE + 2);
-    let channels = |row: &'_ [f64]| -> [usize; CHANNELS] {
-        assert!(row.len() >= 3 * stride + n);
-        [0, stride, 2 * stride, 3 * stride]
-    };
-    channels(previous);
-    channels(next);
-    let at = channels(here);
-    let a: [&[f64]; CHANNELS] = at.map(|c| &previous[c..c + n]);
-    let b: [&[f64]; CHANNELS] = at.map(|c| &here[c..c + n]);
-    let d: [&[f64]; CHANNELS] = at.map(|c| &next[c..c + n]);
+    let starts = [0, stride, 2 * stride, 3 * stride];
+    let [a, b, d] = [previous, here, next].map(|row| starts.map(|start| &row[start..start + n]));
     for j in 0..n {
         let half: [f64; CHANNELS] = std::array::from_fn(|c| slope * half_slope(a[c][j], b[c][j], d[c][j]));
         let positive = (b[0][j] - half[0].abs() > 0.0) & (b[3][j] - half[3].abs() > 0.0);

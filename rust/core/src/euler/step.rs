@@ -222,3 +222,47 @@ fn run_stage(
         })
         .reduce(|| 0.0, greater)
 }
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use std::arch::is_x86_feature_detected;
+
+    use super::*;
+
+    type Kernel<'a> = &'a dyn Fn(&[f64], Band<'_>, &Grid, Stage) -> f64;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn vector_widths_agree_bitwise() {
+        let grid = Grid { nx: 5, ny: TILE + 13, gamma: 1.4 };
+        let planes: Vec<f64> = (0..CHANNELS * grid.cells())
+            .map(|k| {
+                let wiggle = 0.9 * (k as f64 * 0.7).sin();
+                if [0, 3].contains(&(k / grid.cells())) { 1.0 + wiggle } else { wiggle }
+            })
+            .collect();
+        let state = State::new(grid, &planes, 5);
+        let run = |kernel: Kernel| {
+            let (mut out, mut w_out) = (state.conserved.clone(), state.primitive.clone());
+            let band = Band { first_row: 0, base: &state.conserved, out: &mut out, w_out: &mut w_out };
+            let stage = Stage { dt: 0.4 / state.rate, second: true, slope: 1.0 };
+            let rate = kernel(&state.primitive, band, &grid, stage);
+            (rate, out, w_out)
+        };
+        let plain = run(&advance_band);
+        assert!(plain.0.is_finite() && plain.1 != state.conserved);
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature has just been detected.
+            assert!(plain == run(&|w, band, grid, stage| unsafe { advance_band_avx2(w, band, grid, stage) }));
+        }
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            // SAFETY: the features have just been detected.
+            assert!(plain == run(&|w, band, grid, stage| unsafe { advance_band_avx512(w, band, grid, stage) }));
+        }
+        assert!(plain == run(&dispatch));
+    }
+}

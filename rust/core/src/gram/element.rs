@@ -10,11 +10,14 @@ pub trait Element: bytemuck::Pod + Send + Sync + 'static {
     /// Name of the type as NumPy and PyTorch spell it.
     const NAME: &'static str;
 
+    /// The value as `f64`, exactly.
+    fn widen(self) -> f64;
+
     /// `dst[i] = src[i]` as `f32`; both have the same length.
-    fn to_f32(src: &[Self], dst: &mut [f32], isa: Isa);
+    fn copy_to_f32(src: &[Self], dst: &mut [f32], isa: Isa);
 
     /// `dst[i] = src[i]` as `f64`; both have the same length.
-    fn to_f64(src: &[Self], dst: &mut [f64], isa: Isa);
+    fn copy_to_f64(src: &[Self], dst: &mut [f64], isa: Isa);
 }
 
 #[inline(always)]
@@ -27,11 +30,16 @@ fn each<S: Copy, D>(src: &[S], dst: &mut [D], convert: impl Fn(S) -> D) {
 impl Element for f32 {
     const NAME: &'static str = "float32";
 
-    fn to_f32(src: &[Self], dst: &mut [f32], _isa: Isa) {
+    #[inline]
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+
+    fn copy_to_f32(src: &[Self], dst: &mut [f32], _isa: Isa) {
         dst.copy_from_slice(src);
     }
 
-    fn to_f64(src: &[Self], dst: &mut [f64], isa: Isa) {
+    fn copy_to_f64(src: &[Self], dst: &mut [f64], isa: Isa) {
         dispatch(isa, || each(src, dst, f64::from));
     }
 }
@@ -39,12 +47,17 @@ impl Element for f32 {
 impl Element for f64 {
     const NAME: &'static str = "float64";
 
+    #[inline]
+    fn widen(self) -> f64 {
+        self
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "rounding to the requested product type")]
-    fn to_f32(src: &[Self], dst: &mut [f32], isa: Isa) {
+    fn copy_to_f32(src: &[Self], dst: &mut [f32], isa: Isa) {
         dispatch(isa, || each(src, dst, |x| x as f32));
     }
 
-    fn to_f64(src: &[Self], dst: &mut [f64], _isa: Isa) {
+    fn copy_to_f64(src: &[Self], dst: &mut [f64], _isa: Isa) {
         dst.copy_from_slice(src);
     }
 }
@@ -52,12 +65,17 @@ impl Element for f64 {
 impl Element for bf16 {
     const NAME: &'static str = "bfloat16";
 
-    fn to_f32(src: &[Self], dst: &mut [f32], isa: Isa) {
+    #[inline]
+    fn widen(self) -> f64 {
+        f64::from(f32::from_bits(u32::from(self.to_bits()) << 16))
+    }
+
+    fn copy_to_f32(src: &[Self], dst: &mut [f32], isa: Isa) {
         dispatch(isa, || each(src, dst, |x| f32::from_bits(u32::from(x.to_bits()) << 16)));
     }
 
-    fn to_f64(src: &[Self], dst: &mut [f64], isa: Isa) {
-        dispatch(isa, || each(src, dst, |x| f64::from(f32::from_bits(u32::from(x.to_bits()) << 16))));
+    fn copy_to_f64(src: &[Self], dst: &mut [f64], isa: Isa) {
+        dispatch(isa, || each(src, dst, Self::widen));
     }
 }
 
@@ -67,16 +85,21 @@ const PIECE: usize = 256;
 impl Element for f16 {
     const NAME: &'static str = "float16";
 
-    fn to_f32(src: &[Self], dst: &mut [f32], _isa: Isa) {
+    #[inline]
+    fn widen(self) -> f64 {
+        self.to_f64()
+    }
+
+    fn copy_to_f32(src: &[Self], dst: &mut [f32], _isa: Isa) {
         src.convert_to_f32_slice(dst);
     }
 
-    fn to_f64(src: &[Self], dst: &mut [f64], isa: Isa) {
+    fn copy_to_f64(src: &[Self], dst: &mut [f64], isa: Isa) {
         let mut piece = [0.0f32; PIECE];
         for (s, d) in src.chunks(PIECE).zip(dst.chunks_mut(PIECE)) {
             let piece = &mut piece[..s.len()];
             s.convert_to_f32_slice(piece);
-            f32::to_f64(piece, d, isa);
+            f32::copy_to_f64(piece, d, isa);
         }
     }
 }
@@ -91,13 +114,13 @@ mod tests {
         let brains: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
         let (mut narrow, mut wide) = (vec![0.0f32; halves.len()], vec![0.0f64; halves.len()]);
         for isa in Isa::available() {
-            f16::to_f32(&halves, &mut narrow, isa);
-            f16::to_f64(&halves, &mut wide, isa);
+            f16::copy_to_f32(&halves, &mut narrow, isa);
+            f16::copy_to_f64(&halves, &mut wide, isa);
             for (i, h) in halves.iter().enumerate().filter(|(_, h)| !h.is_nan()) {
                 assert_eq!((narrow[i], wide[i]), (h.to_f32(), h.to_f64()));
             }
-            bf16::to_f32(&brains, &mut narrow, isa);
-            bf16::to_f64(&brains, &mut wide, isa);
+            bf16::copy_to_f32(&brains, &mut narrow, isa);
+            bf16::copy_to_f64(&brains, &mut wide, isa);
             for (i, b) in brains.iter().enumerate().filter(|(_, b)| !b.is_nan()) {
                 assert_eq!((narrow[i], wide[i]), (b.to_f32(), b.to_f64()));
             }

@@ -10,15 +10,19 @@
 //! of `8·min(n, 1020)·min(m, 1020)` bytes.
 
 mod element;
+mod file;
 mod isa;
 mod kernel;
 mod lanes;
 mod ordered;
 mod plan;
 mod source;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 pub use element::Element;
+pub use file::FileMatrix;
 pub use isa::Isa;
 pub use source::{Destination, ReadAhead, Rows, SliceRows, Stacked};
 

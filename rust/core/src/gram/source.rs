@@ -27,8 +27,8 @@ impl Destination<'_> {
 
     pub(super) fn widen<T: Element>(self, from: &[T], isa: Isa) {
         match self {
-            Self::F32(to) => T::to_f32(from, to, isa),
-            Self::F64(to) => T::to_f64(from, to, isa),
+            Self::F32(to) => T::copy_to_f32(from, to, isa),
+            Self::F64(to) => T::copy_to_f64(from, to, isa),
         }
     }
 }
@@ -41,7 +41,7 @@ pub struct ReadAhead {
     /// Column where this worker's slab ends.
     pub end: usize,
     pub(super) held: Range<usize>,
-    pub(super) bytes: Vec<u8>,
+    pub(super) words: Vec<u64>,
 }
 
 impl ReadAhead {

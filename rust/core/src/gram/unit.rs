@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::isa::Isa;
-use super::kernel::{Ahead, Kernel, MAX_TILE_ROWS, Product, STRIDE_BYTES, TILE_COLUMNS};
+use super::kernel::{Ahead, Kernel, MAX_TILE_ROWS, Product, TILE_COLUMNS};
 use super::plan::Block;
 use super::source::{Destination, ReadAhead, Rows};
 use crate::error::Result;
@@ -167,5 +167,3 @@ pub(super) fn position(i: usize, j: usize, n_b: usize, rows: usize) -> usize {
     let tile = i / rows * n_b.div_ceil(TILE_COLUMNS) + j / TILE_COLUMNS;
     (tile * rows + i % rows) * TILE_COLUMNS + j % TILE_COLUMNS
 }
-
-const _: () = assert!(STRIDE_BYTES % 64 == 0);

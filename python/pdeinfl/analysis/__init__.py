@@ -1,0 +1,1 @@
+"""From influence matrices to statements: standardisation, aggregations, summary numbers, Lie derivatives, symmetry."""

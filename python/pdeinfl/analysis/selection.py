@@ -1,0 +1,128 @@
+"""One pair of observables from one or many results, standardised, with labels and the clusters that are resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdeinfl.analysis.standardization import standardize_values
+from pdeinfl.engine.influence_matrix import Influence, Labels
+
+LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Blocks ``(n_response, n_perturbation)`` of many results.
+
+    Attributes:
+        values: the blocks. rows, columns: labels of each block's responses and perturbations.
+        clusters: ``(m,)``, the (run, seed, mini-batch) of each block, numbered seed by seed.
+        seeds: ``(m,)``, the (run, seed) of each block. group_sizes: number of mini-batches of each (run, seed).
+        n_masked: rows that have no scale and are NaN.
+    """
+
+    values: list[np.ndarray]
+    rows: list[Labels]
+    columns: list[Labels]
+    distances: list[np.ndarray | None]
+    clusters: np.ndarray
+    seeds: np.ndarray
+    group_sizes: tuple[int, ...]
+    class_names: tuple[str, ...]
+    n_masked: int
+
+    def sides(self, attribute: str) -> tuple[np.ndarray, np.ndarray]:
+        """One label array for the rows and one for the columns of all blocks, concatenated."""
+        rows, columns = (np.concatenate([getattr(x, attribute) for x in side]) for side in (self.rows, self.columns))
+        return rows.astype(np.int64, copy=False), columns.astype(np.int64, copy=False)
+
+    def class_labels(self) -> LabelArrays:
+        """Class and time of rows and columns."""
+        (row_class, column_class), (row_time, column_time) = self.sides("class_ids"), self.sides("times")
+        return row_class, row_time, column_class, column_time
+
+    def trajectory_labels(self) -> LabelArrays:
+        """A number per (class, trajectory), and time, of rows and columns."""
+        row_class, row_time, column_class, column_time = self.class_labels()
+        ids = np.concatenate(self.sides("trajectory_ids"))
+        code = np.unique(ids, return_inverse=True)[1].reshape(ids.shape) * len(self.class_names)
+        n = len(row_class)
+        return code[:n] + row_class, row_time, code[n:] + column_class, column_time
+
+
+def select(
+    results: Influence | Iterable[Influence],
+    response: str = "smse",
+    perturbation: str = "smse",
+    standardize: str = "standard",
+) -> Selection:
+    """The ``(response, perturbation)`` block of every result, standardised mini-batch by mini-batch.
+
+    An iterable is consumed one result at a time and only the block is kept, so results may stream from a store.
+
+    Raises:
+        ValueError: nothing given, an observable that a result lacks, class names that differ, or a standardisation
+            that a block cannot take.
+    """
+    blocks: list[np.ndarray] = []
+    losses: list[np.ndarray | None] = []
+    rows, columns, distances, keys = [], [], [], []
+    names: tuple[str, ...] | None = None
+    for result in (results,) if isinstance(results, Influence) else results:
+        if not isinstance(result, Influence):
+            raise ValueError(f"`results` must be an Influence or a sequence of them; got {type(result).__name__}")
+        for argument, name, known in (
+            ("response", response, result.response_names),
+            ("perturbation", perturbation, result.perturbation_names),
+        ):
+            if name not in known:
+                raise ValueError(f"`{argument}` must be one of {', '.join(known)}; got {name!r}")
+        for labels in (result.response_labels, result.perturbation_labels):
+            names = tuple(labels.class_names) if names is None else names
+            if tuple(labels.class_names) != names:
+                raise ValueError(f"results must share their class names; got {names} and {tuple(labels.class_names)}")
+        blocks.append(np.ascontiguousarray(result[response, perturbation], dtype=np.float64))
+        losses.append(result.losses)
+        rows.append(result.response_labels)
+        columns.append(result.perturbation_labels)
+        distances.append(result.input_distance)
+        keys.append(((result.run, result.seed), result.mini_batch))
+    if names is None:
+        raise ValueError("`results` is empty: give at least one Influence")
+    values, n_masked = _standardize(blocks, losses, standardize)
+    clusters = sorted(set(keys))
+    numbers = {key: k for k, key in enumerate(clusters)}
+    seeds = sorted({seed for seed, _ in clusters})
+    seed_numbers = {seed: k for k, seed in enumerate(seeds)}
+    return Selection(
+        values=values,
+        rows=rows,
+        columns=columns,
+        distances=distances,
+        clusters=np.array([numbers[key] for key in keys], dtype=np.int64),
+        seeds=np.array([seed_numbers[seed] for seed, _ in keys], dtype=np.int64),
+        group_sizes=tuple(sum(seed == other for other, _ in clusters) for seed in seeds),
+        class_names=names,
+        n_masked=n_masked,
+    )
+
+
+def _standardize(blocks: list[np.ndarray], losses: list[np.ndarray | None], kind: str) -> tuple[list[np.ndarray], int]:
+    """Standardise blocks of equal shape in one call each."""
+    if kind == "loss" and any(x is None for x in losses):
+        raise ValueError('standardize="loss" needs `losses`, which at least one result lacks')
+    out: list[np.ndarray] = list(blocks)
+    n_masked = 0
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for k, block in enumerate(blocks):
+        by_shape.setdefault(block.shape, []).append(k)
+    for indices in by_shape.values():
+        scale = np.stack([np.asarray(losses[k]) for k in indices]) if kind == "loss" else None
+        values, masked = standardize_values(np.stack([blocks[k] for k in indices]), kind, scale)
+        n_masked += masked
+        for k, block in zip(indices, values, strict=True):
+            out[k] = block
+    return out, n_masked

@@ -1,0 +1,1 @@
+"""Configurations that ship with the package; the same files as the repository's ``configs/``."""

@@ -1,0 +1,173 @@
+"""The influence stage: one unit per (surrogate, seed, epoch, mini-batch), shared out over processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pdeinfl.analysis.response_check import ResponseCheck, response_check
+from pdeinfl.data.mini_batch import MiniBatch
+from pdeinfl.data.trajectories import Trajectories
+from pdeinfl.engine.damping import Damping
+from pdeinfl.engine.influence_matrix import influence
+from pdeinfl.engine.spectrum import largest_eigenvalue
+from pdeinfl.engine.store import InfluenceStore, Key
+from pdeinfl.experiment.config import InfluenceConfig, RunConfig, SurrogateConfig
+from pdeinfl.run_directory import RunDirectory, read_json, write_json
+from pdeinfl.surrogates.checkpoint import list_checkpoints, load_checkpoint, sha256
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One influence computation."""
+
+    surrogate: SurrogateConfig
+    seed: int
+    epoch: int
+    mini_batch: int
+    checkpoint: Path
+
+    @property
+    def key(self) -> Key:
+        """Where its result is stored."""
+        return Key(self.surrogate.name, self.seed, self.epoch, self.mini_batch)
+
+
+def units(config: RunConfig, run: RunDirectory, n_mini_batches: int) -> Iterator[Unit]:
+    """Every unit of a run: trained, further epochs asked for, and the untrained control of each seed.
+
+    Raises:
+        FileNotFoundError: a checkpoint is missing.
+    """
+    for surrogate in config.surrogates:
+        epochs = {surrogate.training.epochs, *config.influence.epochs} | ({0} if config.influence.controls else set())
+        for seed in config.seeds:
+            checkpoints = list_checkpoints(run.models(surrogate.name, seed))
+            for epoch in sorted(epochs, reverse=True):
+                if epoch not in checkpoints:
+                    raise FileNotFoundError(
+                        f"no checkpoint of {surrogate.name}, seed {seed}, epoch {epoch} in "
+                        f"{run.models(surrogate.name, seed)}: train first"
+                    )
+                for index in range(n_mini_batches):
+                    yield Unit(surrogate, seed, epoch, index, checkpoints[epoch])
+
+
+def share() -> tuple[int, int]:
+    """(rank, world size) of this process under torchrun or a SLURM array; (0, 1) alone."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1"))
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
+        return int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1"))
+    return 0, 1
+
+
+def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
+    """Compute what is not stored yet; True if anything was."""
+    settings = config.influence
+    _, _, test = run.open_data()
+    n = min(settings.mini_batches, test.n_mini_batches)
+    if n < settings.mini_batches:
+        say(f"[influence] the test split has {n} mini-batches, fewer than the {settings.mini_batches} asked for")
+    store = InfluenceStore(run.influence)
+    rank, size = share()
+    everything = list(units(config, run, n))
+    worked = False
+    batches: dict[int, MiniBatch] = {}
+    for unit in everything[rank::size]:
+        if unit.mini_batch not in batches:
+            batches[unit.mini_batch] = _mini_batch(test, unit.mini_batch, settings)
+        batch = batches[unit.mini_batch]
+        damping = _resolve(unit.surrogate, config, run, test, n, say)
+        expected = {
+            "checkpoint_sha256": sha256(unit.checkpoint),
+            "mini_batch_sha256": batch.sha256(),
+            "solver": settings.solver,
+            "metric": settings.metric,
+            "damping": damping,
+            "tol": settings.tol,
+        }
+        checked = unit.epoch != unit.surrogate.training.epochs or unit.mini_batch or unit.seed != config.seeds[0]
+        wants_check = settings.checks and not checked and not run.check(unit.surrogate.name).is_file()
+        if store.has(unit.key, expected) and not wants_check:
+            continue
+        model, _ = load_checkpoint(unit.checkpoint, device=config.device or None)
+        result = influence(
+            model,
+            batch,
+            settings.response,
+            settings.perturbation,
+            settings.solver,
+            damping,
+            settings.metric,
+            settings.tol,
+            keep_steps=wants_check,
+            seed=unit.seed,
+            run=unit.surrogate.name,
+            epoch=unit.epoch,
+            mini_batch=unit.mini_batch,
+            provenance=expected,
+            **({"rtol": settings.rtol} if settings.rtol else {}),
+        )
+        store.put(result)
+        if wants_check:
+            write_json(run.check(unit.surrogate.name), _check_content(response_check(model, batch, result)))
+        worst = float(np.max(result.relative_error))
+        state = "" if result.converged else f", not converged to {settings.tol:g}"
+        say(
+            f"[influence] {unit.surrogate.name}, seed {unit.seed}, epoch {unit.epoch}, mini-batch {unit.mini_batch}: "
+            f"{result.n_jvp + result.n_vjp} products, certified error {worst:.1e}{state}"
+        )
+        worked = True
+    return worked
+
+
+def _check_content(check: ResponseCheck) -> dict[str, object]:
+    return {
+        "predicted": check.predicted.ravel().tolist(),
+        "measured": check.measured.ravel().tolist(),
+        "steps": check.steps.tolist(),
+        "errors": check.errors.tolist(),
+        "order": check.order,
+        "trust_radius": check.trust_radius,
+    }
+
+
+def _mini_batch(test: Trajectories, index: int, settings: InfluenceConfig) -> MiniBatch:
+    return test.mini_batch(index, per_class=settings.per_class, n_transitions=settings.transitions or None)
+
+
+def _resolve(
+    surrogate: SurrogateConfig, config: RunConfig, run: RunDirectory, test: Trajectories, n: int, say: Say
+) -> float:
+    """The absolute damping of a surrogate's influences (MATH §2): a relative one is resolved once per run, against the
+    median largest eigenvalue of its mini-batches, stored, and shared by all seeds, epochs and solvers."""
+    requested = config.influence.requested()
+    if not requested.is_relative:
+        return requested.value
+    path = run.damping(surrogate.name)
+    if path.is_file():
+        held = read_json(path)
+        return float(held["damping"])
+    tops = []
+    for seed in config.seeds:
+        checkpoint = list_checkpoints(run.models(surrogate.name, seed))[surrogate.training.epochs]
+        model, _ = load_checkpoint(checkpoint, device=config.device or None)
+        for index in range(n):
+            batch = _mini_batch(test, index, config.influence)
+            tops.append(largest_eigenvalue(model, batch, config.influence.metric))
+    lambda_max = float(np.median(tops))
+    damping = Damping.relative(requested.value).resolve(lambda_max)
+    content = {"relative": requested.value, "lambda_max": lambda_max, "damping": damping, "lambda_max_each": tops}
+    write_json(path, content)
+    say(
+        f"[influence] {surrogate.name}: damping {damping:.3g}, {requested.value:g} of the median λ_max {lambda_max:.3g}"
+    )
+    return damping

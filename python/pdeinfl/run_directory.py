@@ -1,0 +1,191 @@
+"""The folder of a run: where everything lies, and reading it back for the report."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdeinfl.atomic import atomic_path
+from pdeinfl.data.readers import open_trajectories
+from pdeinfl.data.trajectories import Trajectories
+from pdeinfl.engine.result import Influence
+from pdeinfl.engine.store import InfluenceStore
+from pdeinfl.figures import ResponseCheck
+from pdeinfl.run_contents import PredictionSample, RunContents
+from pdeinfl.surrogates.checkpoint import list_checkpoints, load_checkpoint
+from pdeinfl.surrogates.history import History
+from pdeinfl.surrogates.rollout import rollout
+
+
+class RunDirectory:
+    """Paths within a run's folder.
+
+    ``config.json`` (the configuration as resolved), ``data/``, ``models/<surrogate>/seed<k>/``, ``influence/``,
+    ``checks/``, ``report/``.
+    """
+
+    def __init__(self, root: str | PathLike[str]) -> None:
+        self.root = Path(root)
+        self.config = self.root / "config.json"
+        self.data = self.root / "data"
+        self.influence = self.root / "influence"
+        self.report = self.root / "report"
+
+    def models(self, surrogate: str, seed: int) -> Path:
+        """Checkpoints and history of one surrogate and seed."""
+        return self.root / "models" / surrogate / f"seed{seed}"
+
+    def damping(self, surrogate: str) -> Path:
+        """The damping that a surrogate's influences share, resolved once."""
+        return self.influence / f"{surrogate}-damping.json"
+
+    def check(self, surrogate: str) -> Path:
+        """The response check of a surrogate (MATH §6)."""
+        return self.root / "checks" / f"{surrogate}.json"
+
+    def write_config(self, content: dict[str, Any]) -> None:
+        """Store the configuration as resolved."""
+        write_json(self.config, content)
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration of the run.
+
+        Raises:
+            FileNotFoundError: this is not the folder of a run.
+        """
+        if not self.config.is_file():
+            raise FileNotFoundError(f"{self.root} is not the folder of a run: it has no config.json")
+        content: dict[str, Any] = read_json(self.config)
+        return content
+
+    def open_data(self) -> tuple[Trajectories, Trajectories, Trajectories]:
+        """Training, validation and test trajectories, split as the configuration says."""
+        data = self.read_config()["data"]
+        paths = data["path"] or sorted(str(p) for p in self.data.glob("*.nc"))
+        if not paths:
+            raise FileNotFoundError(f"no trajectories in {self.data}: simulate them first")
+        trajectories = open_trajectories(list(paths), labels=data["labels"] or None, part_order=data["part_order"])
+        if data["snapshots"]:
+            trajectories = trajectories.first_snapshots(data["snapshots"])
+        train, val, test = trajectories.split(tuple(data["split"]), seed=data["split_seed"])
+        return train, val, test
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+
+
+def read_json(path: Path) -> Any:
+    """JSON, with the file named when it is broken."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def load_run(root: str | PathLike[str]) -> RunContents:
+    """Everything that the report of a run shows.
+
+    Raises:
+        FileNotFoundError: not the folder of a run. ValueError: it holds no influence yet, or a file is broken.
+    """
+    run = RunDirectory(root)
+    config = run.read_config()
+    names = [s["name"] for s in config["surrogates"]]
+    trained: dict[str, list[Influence]] = defaultdict(list)
+    untrained: dict[str, list[Influence]] = defaultdict(list)
+    last = {s["name"]: s["training"]["epochs"] for s in config["surrogates"]}
+    for result in InfluenceStore(run.influence):
+        if result.run in last and result.epoch == last[result.run]:
+            trained[result.run].append(result)
+        elif result.run in last and result.epoch == 0:
+            untrained[result.run].append(result)
+    names = [name for name in names if trained[name]]
+    if not names:
+        raise ValueError(
+            f"{run.influence} holds no influence of a trained surrogate yet: run `pdeinfl influence` first"
+        )
+    histories = {name: _histories(run, name, config["seeds"]) for name in names}
+    _, _, test = run.open_data()
+    checks = {name: _read_check(run.check(name)) for name in names if run.check(name).is_file()}
+    equation = {"CE": "compressible Euler", "NS": "incompressible Navier–Stokes"}.get(config["data"]["equation"], "")
+    return RunContents(
+        title=config["title"] or f"Influence report: {config['name']}",
+        introduction=(
+            f"{' and '.join(names)} on {equation or 'PDE'} trajectories of the classes {', '.join(test.class_names)}, "
+            f"{' × '.join(str(n) for n in test.resolution)} cells, {len(config['seeds'])} seed(s)."
+        ),
+        results={name: trained[name] for name in names},
+        controls={name: untrained[name] for name in names if untrained[name]},
+        histories=histories,
+        samples=_samples(run, names, config, test),
+        checks=checks,
+        settings=_settings(config, histories),
+        command=config.get("command", ""),
+        notes=tuple(config.get("notes", ())),
+    )
+
+
+def _histories(run: RunDirectory, name: str, seeds: list[int]) -> list[History]:
+    files = [run.models(name, seed) / "history.json" for seed in seeds]
+    return [History.load(file) for file in files if file.is_file()]
+
+
+def _read_check(path: Path) -> ResponseCheck:
+    content = read_json(path)
+    return ResponseCheck(**{k: np.array(v) if isinstance(v, list) else v for k, v in content.items()})
+
+
+def _samples(run: RunDirectory, names: list[str], config: dict[str, Any], test: Trajectories) -> list[PredictionSample]:
+    """One sample per class from the first test mini-batch, by the first seed's models."""
+    batch = test.mini_batch(0)
+    models = {}
+    for name in names:
+        checkpoints = list_checkpoints(run.models(name, config["seeds"][0]))
+        models[name] = load_checkpoint(checkpoints[max(checkpoints)])[0]
+    samples = []
+    for class_id, class_name in enumerate(test.class_names):
+        chosen = batch.select(batch.class_ids == class_id)
+        states = torch.cat([chosen.inputs[:1], chosen.targets])
+        middle = len(chosen) // 2
+        with torch.no_grad():
+            single = {n: m(chosen.inputs[middle : middle + 1])[0].numpy() for n, m in models.items()}
+            rolled = {n: rollout(m, states[:1], len(chosen))[0].numpy() for n, m in models.items()}
+        samples.append(
+            PredictionSample(
+                heading=f"{class_name}, test trajectory {int(chosen.trajectory_ids[0])}, step {middle + 1}",
+                channel_names=batch.channel_names,
+                target=chosen.targets[middle].numpy(),
+                predictions=single,
+                rollout_target=states.numpy(),
+                rollout_predictions=rolled,
+                times=np.arange(len(states)) * test.time_step,
+            )
+        )
+    return samples
+
+
+def _settings(config: dict[str, Any], histories: dict[str, list[History]]) -> dict[str, str]:
+    data = config["data"]
+    source = ", ".join(data["path"]) or (
+        f"simulated, {data['per_class']} trajectories per class, {data['steps']} steps, preset {data['preset']}, "
+        f"seed {data['seed']}"
+    )
+    out = {"Trajectories": source, "Seeds": ", ".join(map(str, config["seeds"]))}
+    for s in config["surrogates"]:
+        found = histories.get(s["name"], [])
+        arguments = ", ".join(f"{k} {v}" for k, v in s["arguments"].items())
+        size = f"{found[0].n_parameters:,} parameters" if found else "not trained"
+        out[s["name"]] = f"{s['kind']} ({arguments}), {size}, {s['training']['epochs']} epochs"
+        if found:
+            final = [h.val_loss[-1] for h in found]
+            out[f"{s['name']}, validation SMSE"] = ", ".join(f"{v:.4f}" for v in final) + " (one per seed)"
+    return out
