@@ -31,9 +31,22 @@ _NOT_THE_USERS_BUSINESS = (".*torch.jit.script.* is deprecated", "There is a per
 class Jacobian:
     """``J = ∂ŷ/∂θ`` of a module, applied from either side without being formed.
 
-    Each kind of product goes the fastest way that the module takes, with one warning where that is not the first
-    (`transforms`). In forward passes per direction, one thread, ViT of 32 k and UNet of 98 k parameters on 8 states of
-    4×32×32 (a noisy machine): forward mode under vmap COST_FORWARD.
+    Each kind of product goes the first of the ways below that the module takes, with one warning where a slower one had
+    to do (`transforms`). What each costs, in forward passes per direction (gradients: per example), one thread of a
+    noisy machine, a UNet of 98 k and a ViT of 32 k parameters on 8 states of 4×32×32, as ranges of two runs:
+
+    =========  ==========================  ==========  ==========
+    product    way                         UNet        ViT
+    =========  ==========================  ==========  ==========
+    jvp        forward mode under vmap     3.1–3.6     13–19
+    jvp        a loop of forward mode      6.1–10      10–39
+    jvp        double backward under vmap  5.8–7.2     10–12
+    jvp        a loop of double backward   4.3–5.3     9–11
+    vjp        backward under vmap         2.3–2.9     6.5–7.1
+    vjp        a loop of backward          2.3–2.9     2.1–7.9
+    gradients  vmap over examples          5           13–20
+    gradients  a loop over examples        10–14       43–62
+    =========  ==========================  ==========  ==========
 
     Peak memory of a product: its operands and result, plus at most 30 % of the memory free when the object was made
     (or of ``memory_budget``) for activations; chunks are halved when that estimate fails.
@@ -143,7 +156,7 @@ class Jacobian:
             def forward(theta: Tensor) -> Tensor:
                 return self.parameters.call(theta, x[None], [e[None] for e in extras])[0]
 
-            _, pull = vjp(forward, self.parameters.vector)
+            pull = vjp(forward, self.parameters.vector)[1]
             return vmap(lambda u: pull(u)[0])(r)
 
         def work(part: slice) -> None:
