@@ -227,6 +227,7 @@ MODULES = {
     "data parallel": lambda: nn.DataParallel(conv_net()),
     "normalised difference": lambda: pi.Adapter(conv_net(), mean=1.5, std=[0.3, 0.2, 0.4, 0.3], predicts="difference"),
     "channels last": lambda: pi.Adapter(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 4)), channels_last=True),
+    "two frames": lambda: pi.Adapter(nn.Conv2d(8, 4, 3, padding=1), std=0.5, predicts="difference", n_frames=2),
     "class of the adapter": lambda: pi.Adapter(Conditioned(), extras=(0.3,)),
 }
 
@@ -234,7 +235,7 @@ MODULES = {
 def batch_for(name, n=3):
     if name in ("1-d", "3-d"):
         return mini_batch(n, channels=2, sides=(5,) if name == "1-d" else (2, 3, 2))
-    return mini_batch(n, sides=(3, 4), extras=EXTRAS.get(name, ()))
+    return mini_batch(n, sides=(3, 4), frames=2 if name == "two frames" else 1, extras=EXTRAS.get(name, ()))
 
 
 def make(name):
@@ -297,7 +298,9 @@ def test_products_agree_with_the_explicit_jacobian_and_leave_the_module_alone(na
 
 
 @quiet
-@pytest.mark.parametrize("name", ["resnet", "spectral", "attention", "lstm", "old function", "normalised difference"])
+@pytest.mark.parametrize(
+    "name", ["resnet", "spectral", "attention", "lstm", "old function", "normalised difference", "two frames"]
+)
 def test_influence_of_any_module_is_the_exact_one_within_its_bound(name):
     module, batch = make(name), batch_for(name)
     truth = Exact(module, batch)

@@ -203,6 +203,21 @@ def test_a_perfect_model_has_no_influence():
     assert result.converged
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("solver", ["krylov", "cg", "span"])
+def test_repeated_examples_and_ones_without_error_are_taken(solver, dtype):
+    module, batch = conv_net(width=2), mini_batch(3)
+    with torch.no_grad():
+        targets = batch.targets.clone()
+        targets[1] = module(batch.inputs)[1]
+    batch = pi.MiniBatch(batch.inputs, targets, batch.class_ids, batch.trajectory_ids, batch.times).select([0, 1, 0, 2])
+    truth = Exact(module, batch)
+    result = pi.influence(module, batch, ("smse", "mass"), solver=solver, damping=1e-2 * truth.top, product_dtype=dtype)
+    for a, response in enumerate(("smse", "mass")):
+        h, room = truth.influence(response, "smse", 1e-2 * truth.top)
+        assert (np.abs(result.values[a, 0] - h) <= result.error_bound[a, 0] + room).all()
+
+
 @pytest.mark.parametrize("solver", ["dense", "krylov", "span"])
 def test_pickling_keeps_everything_but_the_steps(solver):
     result = pi.influence(conv_net(), mini_batch(2), ("smse", "mass"), solver=solver)
