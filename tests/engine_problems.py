@@ -28,27 +28,39 @@ def mini_batch(n=4, channels=4, sides=(4, 5), seed=1, frames=1, extras=(), **lab
     return pi.MiniBatch(inputs, targets, extras=extras, **given)
 
 
-def exact(module, batch, response="smse", perturbation="smse", relative=1e-2, metric="sum", **others):
-    """``(H, diagonals of H of both sides, λ_max)`` from the explicit Jacobian; ``others``: response_batch,
-    metric_batch, names."""
-    names = others.get("names")
-    response_batch, metric_batch = others.get("response_batch", batch), others.get("metric_batch", batch)
+class Exact:
+    """Influence by the explicit Jacobian of a module, float64; the metric's examples are those of ``batch`` unless
+    given apart."""
 
-    def jacobian_of(b):
-        return reference.explicit_jacobian(module, b.inputs, b.extras, names)
+    def __init__(self, module, batch, metric="sum", names=None, response_batch=None, metric_batch=None):
+        self.module, self.names, self._jacobians, self._gradients = module, names, {}, {}
+        self.batch, self.response_batch = batch, response_batch or batch
+        metric_batch = metric_batch or batch
+        self.j = self._jacobian(metric_batch)
+        self.scale = 1.0 if metric == "sum" else 1.0 / metric_batch.targets.numel()
+        flat = self.j.reshape(-1, self.j.shape[-1])
+        self.eigenvalues = self.scale * np.linalg.svd(flat, compute_uv=False) ** 2
+        self.top = float(self.eigenvalues[0])
+        self.values, self.vectors = np.linalg.eigh(self.scale * flat.T @ flat)
 
-    j = jacobian_of(metric_batch)
-    g_b = reference.gradients(j if metric_batch is batch else jacobian_of(batch), perturbation, module, batch)
-    g_a = reference.gradients(
-        j if metric_batch is response_batch else jacobian_of(response_batch), response, module, response_batch
-    )
-    scale = 1.0 if metric == "sum" else 1.0 / metric_batch.targets.numel()
-    flat = j.reshape(-1, j.shape[-1])
-    largest = scale * float(np.linalg.norm(flat, 2)) ** 2
-    damping = relative * largest
-    h = reference.influence(j, g_a, g_b, damping, scale)
-    a, b = (np.diag(reference.influence(j, g, g, damping, scale)) for g in (g_a, g_b))
-    return h, a, b, largest
+    def _jacobian(self, batch):
+        if id(batch) not in self._jacobians:
+            found = reference.explicit_jacobian(self.module, batch.inputs, batch.extras, self.names)
+            self._jacobians[id(batch)] = found
+        return self._jacobians[id(batch)]
+
+    def gradients(self, name, batch):
+        key = name, id(batch)
+        if key not in self._gradients:
+            self._gradients[key] = reference.gradients(self._jacobian(batch), name, self.module, batch)
+        return self._gradients[key]
+
+    def influence(self, response, perturbation, damping):
+        """``(H, room)``: H, and what two float64 solutions may differ by (`slack`)."""
+        g_a, g_b = self.gradients(response, self.response_batch), self.gradients(perturbation, self.batch)
+        h = reference.influence(self.j, g_a, g_b, damping, self.scale)
+        a, b = (np.einsum("ip,ip->i", g @ self.vectors / (self.values + damping), g @ self.vectors) for g in (g_a, g_b))
+        return h, slack(a, b, self.top / damping, self.j.shape[-1])
 
 
 def slack(a, b, stretch, n_parameters, units=64.0):

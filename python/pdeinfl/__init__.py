@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pdeinfl.data.readers import open_trajectories as open_trajectories
     from pdeinfl.data.simulators import simulate as simulate
     from pdeinfl.data.trajectories import Trajectories as Trajectories
+    from pdeinfl.engine.adapter import Adapter as Adapter
     from pdeinfl.engine.damping import Damping as Damping
     from pdeinfl.engine.influence_matrix import Influence as Influence
     from pdeinfl.engine.influence_matrix import influence as influence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pdeinfl.surrogates.training import train as train
 
 _HOMES = {
+    "Adapter": "pdeinfl.engine.adapter",
     "Damping": "pdeinfl.engine.damping",
     "Influence": "pdeinfl.engine.influence_matrix",
     "MiniBatch": "pdeinfl.data.mini_batch",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ class Basis:
         self.length, self.dtype, self.device = length, dtype, device
         self._budget = memory_budget
         self._directory = directory
-        self._spill: tempfile.TemporaryDirectory[str] | None = None
+        self._spill: Path | None = None
         self._blocks: list[Tensor] = []
         self._held = 0
 
@@ -76,10 +78,11 @@ class Basis:
 
     def _to_disk(self, rows: Tensor) -> Tensor:
         if self._spill is None:
-            self._spill = tempfile.TemporaryDirectory(prefix="pdeinfl-basis-", dir=self._directory)
+            self._spill = Path(tempfile.mkdtemp(prefix="pdeinfl-basis-", dir=self._directory))
+            weakref.finalize(self, shutil.rmtree, self._spill, ignore_errors=True)
             self._n_spilled = 0
         self._n_spilled += len(rows)
-        path = Path(self._spill.name) / f"{len(self._blocks)}.npy"
+        path = self._spill / f"{len(self._blocks)}.npy"
         array = rows.numpy()
         np.save(path, array)
         return torch.from_numpy(np.load(path, mmap_mode="r+"))

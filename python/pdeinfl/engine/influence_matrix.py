@@ -139,7 +139,9 @@ def influence(
             noise, gradient_error = 0.0, 0.0
         else:
             noise, gradient_error = map(float, measure_rounding(operator, exact, gradients, batch))
-        if lambda_max is None and solver != "dense" and any(d.is_relative for d in dampings):
+        # The subspaces of `cg`, `craigmr` and `span` need not hold the leading eigenvector; the others' Ritz values do.
+        relative = solver != "dense" and any(d.is_relative for d in dampings)
+        if lambda_max is None and (relative or solver in ("cg", "craigmr", "span")):
             lambda_max = operator.largest_eigenvalue(seed=seed)
         shape = (len(response_observables), len(perturbation_observables), len(response_batch), len(batch))
         problem = Problem(

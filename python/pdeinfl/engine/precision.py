@@ -17,11 +17,10 @@ _WIDER = {
     torch.complex32: torch.complex128,
     torch.complex64: torch.complex128,
 }
+# By name: not every release types the complex casts.
 _CASTS: dict[Any, Callable[..., Any]] = {
-    Tensor.float: Tensor.double,
-    Tensor.half: Tensor.double,
-    Tensor.bfloat16: Tensor.double,
-    Tensor.cfloat: Tensor.cdouble,
+    getattr(Tensor, narrow): getattr(Tensor, wide)
+    for narrow, wide in (("float", "double"), ("half", "double"), ("bfloat16", "double"), ("cfloat", "cdouble"))
 }
 
 

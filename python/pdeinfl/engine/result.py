@@ -76,6 +76,10 @@ class Influence:
     path: DampingPath | None = None
     step: Callable[[int, float], Any] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Steps are closures over the solver's basis: as in a stored result, they stay behind.
+        return {**self.__dict__, "step": None}
+
     @classmethod
     def from_arrays(
         cls,

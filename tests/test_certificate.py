@@ -1,0 +1,161 @@
+"""The two-sided certificate on random matrices, where everything is known."""
+
+import numpy as np
+import pytest
+
+from pdeinfl.engine.certificate import DampingPath, certify, relative_error, rounding_factor
+
+EPS = np.finfo(np.float64).eps
+
+
+class Known:
+    """``A = JᵀJ`` with a prescribed spectrum, gradients in its range, and the certificate of a random subspace."""
+
+    def __init__(self, seed=0, n_outputs=30, n_parameters=50, n=4, decay=0.6):
+        rng = np.random.default_rng(seed)
+        left = np.linalg.qr(rng.standard_normal((n_outputs, n_outputs)))[0]
+        right = np.linalg.qr(rng.standard_normal((n_parameters, n_outputs)))[0]
+        self.j = (left * decay ** np.arange(n_outputs)) @ right.T
+        self.rng, self.n = rng, n
+        self.a = rng.standard_normal((n, n_outputs)) @ self.j
+        self.b = rng.standard_normal((n, n_outputs)) @ self.j
+
+    def exact(self, damping, left=None, right=None):
+        eta = self.j.T @ self.j + damping * np.eye(self.j.shape[1])
+        return (self.a if left is None else left) @ np.linalg.solve(eta, (self.b if right is None else right).T)
+
+    def path(self, q, u):
+        """Q ``(r, P)`` and U ``(m, N·D)`` with orthonormal rows."""
+        m, k = q @ self.j.T, u @ self.j
+        ritz, inside = np.linalg.eigh(m @ m.T)
+        upper_ritz, above = np.linalg.eigh(k @ k.T)
+        lower = [g @ q.T @ inside for g in (self.a, self.b)]
+        upper = [g @ k.T @ above for g in (self.a, self.b)]
+        norms = [np.einsum("ip,ip->i", g, g) for g in (self.a, self.b)]
+        return DampingPath(ritz.clip(0), *lower, upper_ritz.clip(0), *upper, self.a @ self.b.T, *norms)
+
+    def subspaces(self, r):
+        q = np.linalg.qr(np.concatenate([self.b, self.rng.standard_normal((r, self.j.shape[1]))]).T)[0].T
+        u = np.linalg.qr((q @ self.j.T).T)[0].T
+        return q, u
+
+
+DAMPINGS = (1e1, 1e-1, 1e-3, 1e-5)
+
+
+@pytest.mark.parametrize("damping", DAMPINGS)
+@pytest.mark.parametrize("seed", range(3))
+def test_any_subspace_gives_two_sided_bounds(damping, seed):
+    known = Known(seed)
+    known.a = known.b
+    path = known.path(*known.subspaces(6))
+    h = known.exact(damping)
+    room = 64 * EPS * (1 + 1 / damping) * np.abs(h).max()
+    assert np.linalg.eigvalsh(h - path.lower(damping)).min() >= -room
+    assert np.linalg.eigvalsh(path.upper(damping) - h).min() >= -room
+    for tol in (1e-12, 1e12):  # H_L and the midpoint
+        certified = certify(path, (1, 1, known.n, known.n), damping, 0.0, tol)
+        assert (np.abs(certified.values[0, 0] - h) <= certified.error_bound[0, 0] + room).all()
+        assert certified.converged is (tol > 1)
+
+
+@pytest.mark.parametrize("damping", DAMPINGS)
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_were_not_in_the_start_block_are_bounded_too(damping, seed):
+    known = Known(seed)
+    path = known.path(*known.subspaces(4))
+    h = known.exact(damping)
+    sizes = [np.diag(known.exact(damping, g, g)) for g in (known.a, known.b)]
+    room = 64 * EPS * (1 + 1 / damping) * np.sqrt(np.outer(*sizes))
+    for tol in (1e-12, 1e12):
+        certified = certify(path, (1, 1, known.n, known.n), damping, 0.0, tol)
+        assert (np.abs(certified.values[0, 0] - h) <= certified.error_bound[0, 0] + room).all()
+
+
+def test_nested_subspaces_tighten_both_sides():
+    known = Known()
+    known.a = known.b
+    q, u = known.subspaces(12)
+    for damping in DAMPINGS:
+        paths = [known.path(q[:r], u[:r]) for r in (4, 8, 16)]
+        room = 64 * EPS * (1 + 1 / damping) * np.abs(known.exact(damping)).max()
+        for coarse, fine in ((paths[0], paths[1]), (paths[1], paths[2])):
+            assert np.linalg.eigvalsh(fine.lower(damping) - coarse.lower(damping)).min() >= -room
+            assert np.linalg.eigvalsh(coarse.upper(damping) - fine.upper(damping)).min() >= -room
+
+
+def test_rounding_that_hides_a_narrow_width_does_not_cancel_a_wide_one():
+    # One perturbation whose two sides agree by rounding (true width 2ρH), one response whose sides are far apart.
+    n, rho = 1, 1e-6
+    one, far = np.array([[1.0]]), np.array([[0.5]])
+    path = DampingPath(np.array([0.0]), far, one, np.array([0.0]), one * 0, one * 0, np.array([[1.0]]),
+                       np.array([1.0]), np.array([1.0]))  # fmt: skip
+    certified = certify(path, (1, 1, n, n), 1.0, rho, 1e-12)
+    wide = 1.0 - 0.25
+    assert certified.error_bound[0, 0, 0, 0] >= np.sqrt(wide * 2 * rho)
+    assert certified.rounding[0, 0, 0, 0] == rho
+
+
+def test_exact_paths_report_rounding_alone():
+    known = Known()
+    values, vectors = np.linalg.eigh(known.j.T @ known.j)
+    empty = np.empty((known.n, 0))
+    norms = [np.einsum("ip,ip->i", g, g) for g in (known.a, known.b)]
+    path = DampingPath(values.clip(0), known.a @ vectors, known.b @ vectors, np.empty(0), empty, empty,
+                       known.a @ known.b.T, *norms, exact=True)  # fmt: skip
+    for damping in (1e-1, 1e-3):
+        certified = certify(path, (1, 1, known.n, known.n), damping, 1e-9, 1e-6)
+        h, size = known.exact(damping), np.sqrt(np.outer(*path.diagonals(damping)[::2]))
+        np.testing.assert_allclose(certified.values[0, 0], h, rtol=0, atol=64 * EPS * size.max() / damping)
+        np.testing.assert_allclose(certified.error_bound[0, 0], 1e-9 * size, rtol=64 * EPS)
+        assert certified.converged
+
+
+def test_blocks_are_observable_major():
+    known = Known(n=6)
+    path = known.path(*known.subspaces(4))
+    certified = certify(path, (2, 3, 3, 2), 1e-2, 0.0, 1e-12)
+    assert certified.values.shape == (2, 3, 3, 2)
+    assert certified.values[1, 2, 0, 1] == path.lower(1e-2)[3, 5]
+    assert certified.relative_error.shape == (2, 3)
+
+
+def test_degrees_of_freedom_grow_with_the_subspace_and_shrink_with_damping():
+    known = Known()
+    q, u = known.subspaces(12)
+    small, large = known.path(q[:6], u[:6]), known.path(q, u)
+    true = np.linalg.eigvalsh(known.j @ known.j.T)
+    for damping in DAMPINGS:
+        whole = np.sum(true / (true + damping))
+        assert small.subspace_dof(damping) <= large.subspace_dof(damping) <= whole * (1 + 64 * EPS / damping)
+    assert large.subspace_dof(1e-3) > large.subspace_dof(1e-1)
+
+
+def test_a_subset_of_responses_keeps_its_rows():
+    path = Known().path(*Known().subspaces(4))
+    rows = np.array([2, 0])
+    assert np.array_equal(path.drop_response(rows).lower(0.1), path.lower(0.1)[rows])
+    assert np.array_equal(path.drop_response(rows).diagonals(0.1)[1], path.diagonals(0.1)[1][rows])
+
+
+def test_relative_error_of_nothing_is_zero_and_of_something_about_nothing_infinite():
+    values, bound = np.zeros((1, 2, 2, 2)), np.zeros((1, 2, 2, 2))
+    bound[0, 1] = 1.0
+    assert relative_error(values, bound).tolist() == [[0.0, np.inf]]
+
+
+@pytest.mark.parametrize("stretch", [1e1, 1e3, 1e6])
+def test_the_rounding_factor_bounds_the_effect_of_perturbed_products(stretch):
+    known = Known(decay=0.8)
+    top = np.linalg.norm(known.j, 2) ** 2
+    damping, delta = top / stretch, 1e-7
+    gradient = known.b
+    h = known.exact(damping, gradient, gradient)
+    worst = 0.0
+    for seed in range(20):
+        noise = np.random.default_rng(seed).standard_normal(known.j.shape)
+        moved = Known(decay=0.8)
+        moved.j = known.j + delta * np.sqrt(top) * noise / np.linalg.norm(noise, 2)
+        change = np.abs(moved.exact(damping, gradient, gradient) - h)
+        worst = max(worst, float((change / np.sqrt(np.outer(np.diag(h), np.diag(h)))).max()))
+    assert worst <= rounding_factor(delta, 0.0, top, damping)

@@ -1,0 +1,29 @@
+"""`Damping`: absolute, relative, refused."""
+
+import pytest
+
+import pdeinfl as pi
+
+
+def test_a_number_is_absolute():
+    assert pi.Damping.of(1e-3) == pi.Damping.absolute(1e-3)
+    assert pi.Damping.of(1).resolve(50.0) == 1.0
+    assert pi.Damping.of(pi.Damping.relative(0.5)) == pi.Damping.relative(0.5)
+
+
+def test_relative_refers_to_the_largest_eigenvalue():
+    assert pi.Damping.relative(1e-3).resolve(200.0) == 0.2
+    assert pi.Damping.absolute(1e-3).resolve(200.0) == 1e-3
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-3, float("nan"), float("inf")])
+@pytest.mark.parametrize("make", [pi.Damping.of, pi.Damping.absolute, pi.Damping.relative])
+def test_what_is_not_positive_and_finite_is_refused(make, value):
+    with pytest.raises(ValueError, match="`damping` must be a positive finite number; got"):
+        make(value)
+
+
+@pytest.mark.parametrize("value", [None, (1.0, 2.0)])
+def test_what_is_not_a_number_is_refused(value):
+    with pytest.raises(ValueError, match=r"`damping` must be a number or a `pi\.Damping`; got (NoneType|tuple)"):
+        pi.Damping.of(value)

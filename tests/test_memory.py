@@ -1,0 +1,99 @@
+"""Chunks that shrink when memory runs out."""
+
+import numpy as np
+import pytest
+import torch
+
+from engine_problems import conv_net, mini_batch
+from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.memory import chunked, free_memory, is_out_of_memory
+from pdeinfl.engine.parameters import FlatParameters
+
+OUT = [
+    MemoryError(),
+    RuntimeError("CUDA out of memory. Tried"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT)
+@pytest.mark.parametrize(("n", "fits"), [(1, 1), (7, 1), (7, 3), (8, 8), (13, 5)])
+def test_every_index_is_worked_on_once_in_order(n, fits, error):
+    seen = []
+
+    def work(part):
+        if part.stop - part.start > fits:
+            raise error
+        seen.extend(range(part.start, part.stop))
+
+    size = chunked(n, n, work)
+    assert seen == list(range(n))
+    assert 1 <= size <= fits
+
+
+def test_no_items_no_work():
+    assert chunked(0, 4, lambda part: pytest.fail("called")) == 1
+
+
+def test_one_item_that_does_not_fit_is_a_memory_error_of_one_line():
+    def work(part):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(MemoryError, match="one Jacobian product does not fit in memory: ") as caught:
+        chunked(4, 4, work)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_pass_through():
+    def work(part):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        chunked(4, 4, work)
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_free_memory_is_a_positive_number_of_bytes():
+    assert free_memory(torch.device("cpu")) > 2**20
+
+
+def test_products_survive_a_device_that_takes_one_example_at_a_time(monkeypatch):
+    module, batch = conv_net(), mini_batch(5)
+    jacobian = Jacobian(module, dtype=torch.float64)
+    v = torch.randn(3, jacobian.n_parameters, dtype=torch.float64)
+    u = torch.randn(4, *batch.targets.shape, dtype=torch.float64)
+    want = [jacobian.predict(batch), jacobian.jvp(batch, v), jacobian.vjp(batch, u),
+            jacobian.per_example_gradients(batch, u)]  # fmt: skip
+    call, refused = FlatParameters.call, []
+
+    def small(self, vector, inputs, extras=()):
+        if len(inputs) > 1:
+            refused.append(len(inputs))
+            raise RuntimeError("out of memory")
+        return call(self, vector, inputs, extras)
+
+    monkeypatch.setattr(FlatParameters, "call", small)
+    fresh = Jacobian(module, dtype=torch.float64)
+    got = [fresh.predict(batch), fresh.jvp(batch, v), fresh.vjp(batch, u), fresh.per_example_gradients(batch, u)]
+    assert refused
+    for a, b in zip(want, got, strict=True):
+        atol = 64 * np.finfo(float).eps * float(a.abs().max())
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=0, atol=atol)
+    assert jacobian.transforms.in_use("jvp") == fresh.transforms.in_use("jvp") == "forward mode under vmap"
+
+
+def test_products_survive_a_device_that_takes_one_direction_at_a_time(monkeypatch):
+    module, batch = conv_net(), mini_batch(3)
+    want = Jacobian(module, dtype=torch.float64)
+    u = torch.randn(4, *batch.targets.shape, dtype=torch.float64)
+    pull = Jacobian._pull
+
+    def small(self, x, extras, cotangents, batched):
+        if len(cotangents) > 1:
+            raise MemoryError
+        return pull(self, x, extras, cotangents, batched)
+
+    monkeypatch.setattr(Jacobian, "_pull", small)
+    got = Jacobian(module, dtype=torch.float64).vjp(batch, u)
+    monkeypatch.undo()
+    assert torch.allclose(got, want.vjp(batch, u), rtol=0, atol=64 * np.finfo(float).eps * float(got.abs().max()))
