@@ -325,10 +325,10 @@ LIBRARIES: dict[str, tuple[str, Callable[[Setting], list[Method]]]] = {
 
 @contextlib.contextmanager
 def quiet() -> Any:
-    """Peers' warnings and log lines out of the table."""
+    """Peers' warnings, log lines and progress bars out of the table."""
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
