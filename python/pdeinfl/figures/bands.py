@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+
+
+def reach_of(profiles: Iterable[Any]) -> float:
+    """Half-width of a lag axis that holds every lag with an entry in some profile."""
+    held = [0.0]
+    for profile in profiles:
+        known = np.isfinite(profile.intra.median) | np.isfinite(profile.inter.median)
+        held.append(float(np.abs(np.asarray(profile.lags)[known]).max(initial=0)))
+    return max(held) + 0.4
 
 
 def draw_band(

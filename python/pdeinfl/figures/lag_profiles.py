@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pdeinfl.figures import inputs, style
-from pdeinfl.figures.bands import draw_band
+from pdeinfl.figures.bands import draw_band, reach_of
 
 COHERENCE_LEVEL = 1.0
 """The level whose crossing defines the coherence time (MATH §5)."""
@@ -64,8 +63,7 @@ def lag_profile(data: Any, n_examples: int | None = None, interval: bool = True)
             axes.axvline(0, color=style.PALE, linewidth=0.6, zorder=0)
             if column == 0:
                 axes.set_ylabel(("same class" if part == "intra" else "other class") + "\nstandardised influence")
-    lags = np.concatenate([np.asarray(a.lags) for held in nested.values() for a in held.values()])
-    reach = float(np.abs(lags).max(initial=1)) + 0.4
+    reach = reach_of(a for held in nested.values() for a in held.values())
     panels[0, 0].set_xlim(-reach, reach)
     figure.align_ylabels(panels[:, 0])
     found = [pair for axes in panels[0] for pair in zip(*axes.get_legend_handles_labels(), strict=True)]

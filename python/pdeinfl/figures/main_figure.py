@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from pdeinfl.figures import inputs, style
-from pdeinfl.figures.bands import draw_band
+from pdeinfl.figures.bands import draw_band, reach_of
 from pdeinfl.figures.class_transfer_matrices import draw_classes
 from pdeinfl.figures.lag_profiles import draw_reference_levels
 from pdeinfl.figures.matrices import STANDARDISED, colour_bar, draw_matrix, time_ticks
@@ -57,12 +56,12 @@ def summary(two_time: Any, lag_profile: Any, class_transfer: Any, n_examples: in
         draw_band(axes, profile.lags, profile.intra, colour, prefix + "same class", marker)
         other = prefix + "other class"
         draw_band(axes, profile.lags, profile.inter, colour, other, linestyle=(0, (3, 1.5)), interval=False)
-    reach = max(float(np.abs(p.lags).max(initial=1)) for p in lags.values()) + 0.4
+    reach = reach_of(lags.values())
     axes.set_xlim(-reach, reach)
     draw_reference_levels(axes, n)
     axes.set_xlabel(r"lag $t-\tau$ (steps)")
     axes.set_ylabel(STANDARDISED)
     axes.set_title("how far the training signal travels")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.94 if n else 1))
+    right.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     style.note(figure, style.style_sentence(getattr(next(iter(maps.values())), "style", None)))
     return figure

@@ -1,0 +1,124 @@
+"""Products and seconds against the true error of H, for every solver, model and relative damping.
+
+Run: ``python benches/bench_solvers.py [--problem conv ViT UNet] [--damping 1e-6 … 1e-1] [--repeats 3] [--small]``
+
+H is the (smse, smse) block. Truth is `krylov` in float64, certified to 1e-6 or as far as the line above the table says.
+`krylov` gets ``tol = target`` and knows nothing of the truth; `cg` and Nyström-`cg` run at every ``rtol`` of a ladder,
+and the summary compares `krylov` with the cheapest rung whose true error is no larger than krylov's own. Products are
+JVPs + VJPs over the mini-batch; the certificate and the residual checks of `cg` are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pdeinfl as pi
+from measure import interleaved, machine, markdown, write_json
+from problems import PROBLEMS, BenchProblem, problem
+
+RTOLS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 5e-3, 2e-3, 1e-3)
+HEADERS = ["problem", "λ/λ_max", "solver", "products", "seconds", "true error", "reported error", "probe ms"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One solver at one damping."""
+
+    label: str
+    call: Callable[[], pi.Influence]
+    products: int
+    error: float
+    reported: float
+
+
+def influence(case: BenchProblem, damping: Any, solver: str, **options: Any) -> pi.Influence:
+    """H_CC of the problem's mini-batch."""
+    return pi.influence(case.model, case.batch, "smse", "smse", solver=solver, damping=damping, keep_steps=False,
+                        **options)  # fmt: skip
+
+
+def truths(case: BenchProblem, dampings: Sequence[float]) -> tuple[float, list[np.ndarray], list[float]]:
+    """λ_max, H in float64 at each relative damping, and what the certificate says of each."""
+    wanted = [pi.Damping.relative(d) for d in dampings]
+    solved = influence(case, wanted, "krylov", product_dtype="float64", tol=1e-6)
+    each = solved.at_damping(wanted)
+    return solved.lambda_max, [r.values[0, 0] for r in each], [float(r.relative_error.max()) for r in each]
+
+
+def runs(case: BenchProblem, damping: float, truth: np.ndarray, target: float, rank: int) -> list[Run]:
+    """Every solver at an absolute damping, untimed; a ladder of ``rtol`` ends one rung below the target."""
+
+    def one(label: str, solver: str, **options: Any) -> Run:
+        def call() -> pi.Influence:
+            return influence(case, damping, solver, tol=target, **options)
+
+        result = call()
+        n = len(case.batch)
+        # cg and craigmr check themselves afterwards: 2n products for the residuals, 2n for the certificate.
+        checks = 4 * n if solver in ("cg", "craigmr") else 0
+        error = float(np.linalg.norm(result.values[0, 0] - truth) / np.linalg.norm(truth))
+        return Run(label, call, result.n_jvp + result.n_vjp - checks, error, float(result.relative_error.max()))
+
+    out = [one("krylov", "krylov"), one("span", "span"), one("craigmr rtol 1.5e-2", "craigmr")]
+    for label, nystrom in (("cg", 0), (f"cg Nyström {rank}", rank)):
+        for rtol in RTOLS:
+            out.append(one(f"{label} rtol {rtol:g}", "cg", rtol=rtol, nystrom_rank=nystrom))
+            if out[-1].error <= out[0].error:
+                break
+    return out
+
+
+def summary(relative: float, case: BenchProblem, rows: list[list[Any]]) -> str:
+    """krylov against the cheapest cg at the same true error."""
+    ours = rows[0]
+    said = []
+    for kind in ("cg rtol", "cg Nyström"):
+        good = [r for r in rows if r[2].startswith(kind) and r[5] <= ours[5]]
+        if not good:
+            best = min((r for r in rows if r[2].startswith(kind)), key=lambda r: r[5])
+            said.append(f"{kind.split(' rtol')[0]} does not get there (best {best[5]:.2g} after {best[3]} products)")
+            continue
+        products, seconds = min(r[3] for r in good), min(r[4] for r in good)
+        said.append(
+            f"{kind.split(' rtol')[0]} takes {products / ours[3]:.1f}× the products, {seconds / ours[4]:.1f}× the time"
+        )
+    return f"{case.name} at {relative:g}: krylov {ours[5]:.2%} true error; " + "; ".join(said)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--damping", type=float, nargs="+", default=[1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+    parser.add_argument("--target", type=float, default=0.02)
+    parser.add_argument("--nystrom-rank", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="surrogates at 6 examples of 16x16")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+
+    print(machine() + "\n", flush=True)
+    rows: list[list[Any]] = []
+    summaries: list[str] = []
+    for name in args.problem:
+        case = problem(name, args.small)
+        lambda_max, matrices, certified = truths(case, args.damping)
+        print(f"{case}; λ_max = {lambda_max:.4g}; truth certified to {max(certified):.1e}\n", flush=True)
+        for relative, truth in zip(args.damping, matrices, strict=True):
+            found = runs(case, relative * lambda_max, truth, args.target, args.nystrom_rank)
+            times = interleaved({r.label: r.call for r in found}, args.repeats)
+            block = [[name, relative, r.label, r.products, times[r.label].seconds, r.error, r.reported,
+                      times[r.label].probe * 1e3] for r in found]  # fmt: skip
+            summaries.append(summary(relative, case, block))
+            print(markdown(HEADERS, block) + f"\n\n{summaries[-1]}\n", flush=True)
+            rows += block
+    write_json(args.json, {"headers": HEADERS, "rows": rows, "summaries": summaries})
+
+
+if __name__ == "__main__":
+    main()
