@@ -131,11 +131,30 @@ def test_degrees_of_freedom_grow_with_the_subspace_and_shrink_with_damping():
     assert large.subspace_dof(1e-3) > large.subspace_dof(1e-1)
 
 
-def test_a_subset_of_responses_keeps_its_rows():
-    path = Known().path(*Known().subspaces(4))
-    rows = np.array([2, 0])
-    assert np.array_equal(path.drop_response(rows).lower(0.1), path.lower(0.1)[rows])
-    assert np.array_equal(path.drop_response(rows).diagonals(0.1)[1], path.diagonals(0.1)[1][rows])
+def test_residual_form_bounds_the_lower_side():
+    """After Golub–Kahan from G, ``(H − H_L)_jj = r_jᵀη⁻¹r_j`` lies under the residual form, which shrinks with it."""
+    known = Known(n=3)
+    q, u = np.linalg.qr(known.b.T)[0].T, None
+    for _ in range(3):
+        u = np.linalg.qr((q @ known.j.T).T)[0].T
+        grown = np.linalg.qr(np.concatenate([q, u @ known.j]).T)[0].T
+        previous, q = q, grown
+    m, k = previous @ known.j.T, u @ known.j
+    ritz, inside = np.linalg.eigh(m @ m.T)
+    upper_ritz, above = np.linalg.eigh(k @ k.T)
+    fresh = k @ q[len(previous) :].T
+    low, up = known.b @ previous.T @ inside, known.b @ k.T @ above
+    norms = np.einsum("ip,ip->i", known.b, known.b)
+    path = DampingPath(
+        ritz.clip(0), low, low, upper_ritz.clip(0), up, up, known.b @ known.b.T, norms, norms,
+        (inside.T @ (m @ u.T) @ fresh).T, above.T @ fresh, np.ones(3, bool),
+    )  # fmt: skip
+    for damping in DAMPINGS:
+        h = known.exact(damping, known.b, known.b)
+        true = np.diag(h - path.lower(damping))
+        bound = path.residual_widths(damping)[1]
+        assert (true <= bound * (1 + 1e-6) + 64 * EPS * (1 + 1 / damping) * np.diag(h)).all()
+    assert path.residual_widths(1e-1)[1].max() < 10 * np.diag(known.exact(1e-1, known.b, known.b)).max()
 
 
 def test_relative_error_of_nothing_is_zero_and_of_something_about_nothing_infinite():

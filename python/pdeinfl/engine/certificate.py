@@ -10,7 +10,7 @@ Both sides diagonalise once; each damping afterwards costs two small products.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +26,11 @@ class DampingPath:
         upper_response, upper_perturbation: KᵀG in that eigenbasis, ``(n_rows, m)``.
         overlap: GᵀG, ``(n_response_rows, n_perturbation_rows)``.
         norms_response, norms_perturbation: ‖g‖² of each gradient, ``(n_rows,)``.
+        residual_map: for gradients in the span of Q, ``g − ηy`` of the Galerkin solution y lies in the b directions that
+            Jᵀ found last, at coordinates ``−residual_map·(y in the Ritz basis)``, ``(b, r)``; None where unknown.
+        residual_upper: ``Kᵀ`` of those directions in the upper eigenbasis, ``(m, b)``.
+        response_in_span: which responses lie in the span of Q, ``(n_rows,)`` bool; perturbations all do where
+            `residual_map` is known.
         exact: the path is an eigendecomposition of the whole metric (the dense solver); then ``upper_*`` are empty and
             `overlap` minus its projection is what lies outside the range of A.
     """
@@ -39,6 +44,9 @@ class DampingPath:
     overlap: np.ndarray
     norms_response: np.ndarray
     norms_perturbation: np.ndarray
+    residual_map: np.ndarray | None = None
+    residual_upper: np.ndarray | None = None
+    response_in_span: np.ndarray | None = None
     exact: bool = False
 
     def lower(self, damping: float) -> np.ndarray:
@@ -77,15 +85,22 @@ class DampingPath:
         """``Σ ritz/(ritz + λ)``: degrees of freedom of the solved subspace, a lower bound of the whole metric's."""
         return float(np.sum(self.ritz / (self.ritz + damping)))
 
-    def drop_response(self, rows: np.ndarray) -> DampingPath:
-        """The path of a subset of response rows."""
-        return replace(
-            self,
-            lower_response=self.lower_response[rows],
-            upper_response=self.upper_response[rows],
-            overlap=self.overlap[rows],
-            norms_response=self.norms_response[rows],
-        )
+    def residual_widths(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
+        r"""``r^T η^{-1} r = (H − H_L)_{gg}`` of responses and perturbations, bounded through the residual r itself.
+
+        ``r`` is known without cancellation, so this stays accurate where ``H_U − H_L`` drowns in the rounding of its two
+        sides. Infinite where it is unknown.
+        """
+        n_response, n_perturbation = len(self.lower_response), len(self.lower_perturbation)
+        if self.residual_map is None or self.residual_upper is None or self.response_in_span is None:
+            return np.full(n_response, np.inf), np.full(n_perturbation, np.inf)
+        widths = []
+        for start in (self.lower_response, self.lower_perturbation):
+            r = (start / (self.ritz + damping)) @ self.residual_map.T
+            known = r @ self.residual_upper.T
+            above = np.einsum("ib,ib->i", r, r) - np.einsum("im,im,m->i", known, known, 1 / (self.upper_ritz + damping))
+            widths.append(np.maximum(above, 0.0) / damping)
+        return np.where(self.response_in_span, widths[0], np.inf), widths[1]
 
 
 @dataclass(frozen=True)
@@ -128,30 +143,34 @@ def certify(
 ) -> Certified:
     """H and its certified error at one damping: the midpoint with half the gap where that meets ``tol``, else H_L.
 
-    ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint and ``≤ √(W_ii W_jj)`` for H_L, ``W = H_U − H_L``, each width
-    enlarged by the rounding of its sides, ``2ρH_ii``, plus ``ρ√(H_ii H_jj)`` for that of the value (MATH §3). Decided
-    per pair of observables in the Frobenius norm.
+    ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint, ``W = H_U − H_L``, and ``≤ √(w_ii w_jj)`` for H_L, w the smaller of W
+    and the residual form. Rounding moves each side of W by up to ``ρ·H_ii``, inside the root: a W_jj that it hides would
+    else cancel a wide W_ii. It moves the residual itself by ``ρ√H_ii``, and the value by ``ρ√(H_ii H_jj)`` (MATH §3).
+    Decided per pair of observables in the Frobenius norm.
     """
     n_a, n_b, n_response, n_perturbation = shape
 
     def blocks(matrix: np.ndarray) -> np.ndarray:
         return matrix.reshape(n_a, n_response, n_b, n_perturbation).transpose(0, 2, 1, 3)
 
-    low_a, up_a, low_b, up_b = path.diagonals(damping)
-    lower = blocks(path.lower(damping))
-    # Rounding moves each side of W_ii by up to ρ·H_ii: inside the root, where a W_jj that rounding hides would else
-    # cancel a wide W_ii.
-    width_a, width_b = (
-        np.zeros_like(up) if path.exact else np.maximum(up - low, 0) + 2 * rounding * up
-        for low, up in ((low_a, up_a), (low_b, up_b))
-    )
-    gap = blocks(np.sqrt(np.outer(width_a, width_b)))
-    rho = rounding * blocks(np.sqrt(np.outer(up_a, up_b)))
-    middle = lower if path.exact else 0.5 * (lower + blocks(path.upper(damping)))
+    def root(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return blocks(np.sqrt(np.outer(a, b)))
 
-    middle_error = 0.5 * gap + rho
-    pick = (relative_error(middle, middle_error) <= tol)[:, :, None, None]
-    values = np.where(pick, middle, lower)
-    error = np.where(pick, middle_error, gap + rho)
+    lower = blocks(path.lower(damping))
+    low_a, up_a, low_b, up_b = path.diagonals(damping)
+    rho = rounding * root(up_a, up_b)
+    if path.exact:
+        relative = relative_error(lower, rho)
+        return Certified(lower, rho, relative, rho, bool((relative <= tol).all()))
+    gap_a, gap_b = (np.maximum(up - low, 0) + 2 * rounding * up for low, up in ((low_a, up_a), (low_b, up_b)))
+    left_a, left_b = path.residual_widths(damping)
+    width_a = np.minimum(gap_a, (np.sqrt(left_a) + rounding * np.sqrt(up_a)) ** 2)
+    width_b = np.minimum(gap_b, (np.sqrt(left_b) + rounding * np.sqrt(up_b)) ** 2)
+
+    middle = 0.5 * (lower + blocks(path.upper(damping)))
+    middle_error, lower_error = 0.5 * root(gap_a, gap_b) + rho, root(width_a, width_b) + rho
+    middle_relative, lower_relative = relative_error(middle, middle_error), relative_error(lower, lower_error)
+    pick = ((middle_relative <= tol) & (middle_relative < lower_relative))[:, :, None, None]
+    values, error = np.where(pick, middle, lower), np.where(pick, middle_error, lower_error)
     relative = relative_error(values, error)
     return Certified(values, error, relative, rho, bool((relative <= tol).all()))

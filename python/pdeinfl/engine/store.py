@@ -64,7 +64,8 @@ def _write(file: h5py.File, result: Influence) -> None:
         group = file.create_group("path")
         group.attrs["exact"] = result.path.exact
         for field in _path_arrays():
-            group.create_dataset(field, data=getattr(result.path, field))
+            if getattr(result.path, field) is not None:
+                group.create_dataset(field, data=getattr(result.path, field))
 
 
 def _path_arrays() -> list[str]:
@@ -105,7 +106,7 @@ def _read(file: h5py.File) -> Influence:
     path = None
     if "path" in file:
         group = file["path"]
-        path = DampingPath(**{f: group[f][...] for f in _path_arrays()}, exact=bool(group.attrs["exact"]))
+        path = DampingPath(**{f: group[f][...] for f in _path_arrays() if f in group}, exact=bool(group.attrs["exact"]))
     dof = tuple(float(v) for v in attributes["effective_dof"]) if "effective_dof" in attributes else None
     return Influence(
         **arrays,

@@ -29,6 +29,7 @@ def solve_krylov(problem: Problem, max_products: int | None = None) -> Solution:
     spent_before = metric.n_jvp + metric.n_vjp
     subspace = Subspace(problem)
     _start(subspace, problem)
+    subspace.holds_perturbations = True
     half_steps = (subspace.forward, subspace.adjoint)
     k = 0
     while half_steps[k % 2]():

@@ -14,7 +14,7 @@ from pdeinfl.engine.solvers.problem import Problem, Solution
 class Subspace:
     """Bases Q (parameters) and U (outputs) with the coordinates of ``√s·J Q`` in U and of ``√s·JᵀU`` in Q.
 
-    Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
+    `holds_perturbations`: the perturbation gradients lie in the span of Q. Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
     is squared away. Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype, beyond the budget on disk.
     """
 
@@ -30,6 +30,7 @@ class Subspace:
         self._gradients = torch.zeros(len(problem.gradients), 0, dtype=torch.float64)
         self._pending_q: list[Tensor] = []
         self._pending_u: list[Tensor] = []
+        self.holds_perturbations = False
 
     @property
     def n_forward(self) -> int:
@@ -90,6 +91,12 @@ class Subspace:
         self._ritz_vectors = vectors
         response, perturbation = problem.response_rows, problem.perturbation_rows
         norms = problem.overlap.diagonal()
+        residual_map = residual_upper = in_span = None
+        if self.holds_perturbations and len(adjoint) == len(self.u):
+            fresh = adjoint[:, len(forward) :]
+            residual_map = (vectors.T @ forward @ fresh).T.numpy()
+            residual_upper = (upper_vectors.T @ fresh).numpy()
+            in_span = np.isin(response, perturbation)
         return DampingPath(
             ritz=ritz.clamp(min=0).numpy(),
             lower_response=lower[response],
@@ -100,6 +107,9 @@ class Subspace:
             overlap=problem.overlap[np.ix_(response, perturbation)],
             norms_response=norms[response],
             norms_perturbation=norms[perturbation],
+            residual_map=residual_map,
+            residual_upper=residual_upper,
+            response_in_span=in_span,
         )
 
     def solution(self, path: DampingPath, **extra: object) -> Solution:

@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. They share one virtual environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# OpenMP threads that wait by spinning stall for seconds where other work shares the cores.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo demo-ns test check bench clean
+
+demo: $(STAMP)  ## simulate, train, influence, report; then open runs/demo/report/report.html
+	$(BIN)/pdeinfl demo
+
+demo-ns: $(STAMP)  ## the same on Navier-Stokes
+	$(BIN)/pdeinfl demo --equation NS
+
+test: $(STAMP)  ## Rust and Python tests
+	cargo test --workspace --exclude pdeinfl-py --locked --quiet
+	$(BIN)/python -m pytest
+
+check: $(STAMP) test  ## formatting, lints, types, room contracts, tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+	$(BIN)/ruff format --check python
+	$(BIN)/ruff check python tests benches
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest pdeinfl._core
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## every benchmark at full size; see docs/benchmarks.md
+	cargo bench --locked
+	for bench in benches/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+# The extension is rebuilt when the Rust sources change; Python sources are used in place.
+$(STAMP): pyproject.toml constraints.txt Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) target python/pdeinfl/_core*.so
