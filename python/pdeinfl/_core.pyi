@@ -6,6 +6,22 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "__version__",
+    "bin_sums",
+    "bootstrap_multiplicities",
+    "cross_gram",
+    "derivative_into",
+    "euler_solve",
+    "gram",
+    "lie_derivative_into",
+    "pairwise_distance",
+    "pooled_quantiles",
+    "richardson",
+    "standardize",
+    "translation_defect",
+]
+
 __version__: str
 
 _Labels = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

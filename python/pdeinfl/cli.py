@@ -12,6 +12,10 @@ from typing import Any
 import click
 
 
+RESPONSES = ("smse", "mass", "energy", "kinetic_energy", "enstrophy")
+"""Observables that a response check looks at, where they exist."""
+
+
 def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     if value is None:
         return None
@@ -73,7 +77,9 @@ def _run(text: str, out: Path, command: str, name: str) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--preset", default="release_like", show_default=True, help="CE: release_like or paper.")
 @click.option("--refinement", type=click.IntRange(1), help="CE: simulate finer and average blocks.  [default: 2]")
+@click.option("--part-size", type=click.IntRange(1), help="Trajectories of a file.  [default: all of a class]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
+@click.option("--device", help="NS: where to compute, such as cuda.  [default: cpu]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the files, one per class.")
 def simulate(
     equation: str,
@@ -84,15 +90,34 @@ def simulate(
     seed: int,
     preset: str,
     refinement: int | None,
+    part_size: int | None,
     threads: int | None,
+    device: str | None,
     out: Path,
 ) -> None:
     """Simulate labelled trajectories into files of the PDEgym layout; resumes what was interrupted."""
-    from pdeinfl.data.simulators import simulate_to_files
+    from pdeinfl.data.simulators.simulation_files import simulate_to_files
 
-    options: dict[str, Any] = {"num_threads": threads, "preset": preset, "refinement": refinement}
-    options = {name: value for name, value in options.items() if value is not None}
-    for path in simulate_to_files(out, equation, classes, per_class, resolution, steps, seed, progress=True, **options):
+    if threads is not None and equation == "NS":
+        import torch
+
+        torch.set_num_threads(threads)
+    written = simulate_to_files(
+        out,
+        classes,
+        per_class,
+        resolution,
+        steps,
+        seed,
+        preset,
+        refinement=refinement,
+        equation=equation,
+        part_size=part_size,
+        num_threads=threads,
+        device=device,
+        progress=True,
+    )
+    for path in written:
         click.echo(str(path))
 
 
@@ -134,6 +159,7 @@ def report(run_directory: Path, out: Path | None) -> None:
 @click.argument("data", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--mini-batch", type=click.IntRange(0), default=0, show_default=True, help="One trajectory per class.")
 @click.option("--transitions", type=click.IntRange(1), help="Of each trajectory.  [default: all]")
+@click.option("--response", callback=_names, help="Observables.  [default: the conserved and smse that DATA has]")
 @click.option("--relative-damping", type=float, default=1e-3, show_default=True)
 @click.option("--tol", type=float, default=0.02, show_default=True)
 @click.option("--figure", type=click.Path(path_type=Path), help="Write the figure to this stem (.png, .pdf).")
@@ -142,6 +168,7 @@ def check(
     data: tuple[Path, ...],
     mini_batch: int,
     transitions: int | None,
+    response: tuple[str, ...] | None,
     relative_damping: float,
     tol: float,
     figure: Path | None,
@@ -152,11 +179,13 @@ def check(
     from pdeinfl.data.readers import open_trajectories
     from pdeinfl.engine.damping import Damping
     from pdeinfl.engine.influence_matrix import influence as compute
+    from pdeinfl.observables.registry import available
     from pdeinfl.surrogates.checkpoint import load_checkpoint
 
     model, _ = load_checkpoint(checkpoint)
     batch = open_trajectories(list(data)).mini_batch(mini_batch, n_transitions=transitions)
-    result = compute(model, batch, damping=Damping.relative(relative_damping), tol=tol, progress=True)
+    response = response or tuple(name for name in RESPONSES if name in available(batch.channel_names))
+    result = compute(model, batch, response, damping=Damping.relative(relative_damping), tol=tol, progress=True)
     found = response_check(model, batch, result)
     click.echo(f"observed order                 {found.order:.2f}  (2: truncation of the central difference)")
     click.echo(f"difference from -H             {found.relative_difference:.2e}  relative, over all observables")
@@ -177,11 +206,21 @@ def check(
 @click.argument("file", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--figure", type=click.Path(path_type=Path), help="Write thumbnails to this stem (.png, .pdf).")
 def inspect(file: tuple[Path, ...], figure: Path | None) -> None:
-    """What trajectory or influence FILEs hold: shapes, moments, conserved totals and their drift, what is wrong."""
-    from pdeinfl.inspection import inspect_file
+    """What FILEs hold (trajectories, influences, checkpoints): shapes, moments, conserved totals, what is wrong.
 
+    Exit code 2 where something is wrong.
+    """
+    from pdeinfl.file_contents import describe_file
+
+    if figure is not None and len(file) > 1:
+        raise click.UsageError("--figure goes with one FILE (or one folder of classes)")
+    n_faults = 0
     for path in file:
-        click.echo(inspect_file(path, figure))
+        text, faults = describe_file(path, figure)
+        click.echo(text)
+        n_faults += faults
+    if n_faults:
+        raise ValueError(f"{n_faults} problem(s) found, listed above")
 
 
 @cli.command()
@@ -212,9 +251,8 @@ def info() -> None:
         click.echo(f"{name:14s} {value}")
 
 
-def _one_line(error: BaseException) -> str:
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(message).split()) or type(error).__name__
+def _one_line(error: BaseException | str) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -237,12 +275,17 @@ def _guarded(work: Callable[[], Any]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()
+            return 2
+        hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+        click.echo(f"error: {_one_line(error.format_message())}{hint}", err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: what was finished is kept; run the same command to go on", err=True)
         return 130
-    except (ValueError, KeyError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         click.echo(f"error: {_one_line(error)}", err=True)
         return 2
 

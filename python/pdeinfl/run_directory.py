@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -64,12 +66,17 @@ class RunDirectory:
         content: dict[str, Any] = read_json(self.config)
         return content
 
+    def data_files(self, equation: str, classes: Sequence[str]) -> list[Path]:
+        """The simulated files, one per class, in the order of the configuration."""
+        return [self.data / f"{equation}-{name}.nc" for name in classes]
+
     def open_data(self) -> tuple[Trajectories, Trajectories, Trajectories]:
         """Training, validation and test trajectories, split as the configuration says."""
         data = self.read_config()["data"]
-        paths = data["path"] or sorted(str(p) for p in self.data.glob("*.nc"))
-        if not paths:
-            raise FileNotFoundError(f"no trajectories in {self.data}: simulate them first")
+        paths = data["path"] or self.data_files(data["equation"], data["classes"])
+        missing = [] if data["path"] else [path for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(f"no trajectories at {missing[0]}: run the data stage first")
         trajectories = open_trajectories(list(paths), labels=data["labels"] or None, part_order=data["part_order"])
         if data["snapshots"]:
             trajectories = trajectories.first_snapshots(data["snapshots"])
@@ -81,6 +88,20 @@ def write_json(path: Path, content: Any) -> None:
     """JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+
+
+def write_json_once(path: Path, content: Any) -> Any:
+    """JSON, unless another process has written the file before; returns what it holds then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return read_json(path)
+    finally:
+        temporary.unlink()
+    return content
 
 
 def read_json(path: Path) -> Any:
@@ -140,8 +161,9 @@ def _histories(run: RunDirectory, name: str, seeds: list[int]) -> list[History]:
 
 
 def _read_check(path: Path) -> ResponseCheck:
-    content = read_json(path)
-    return ResponseCheck(**{k: np.array(v) if isinstance(v, list) else v for k, v in content.items()})
+    content: dict[str, Any] = read_json(path)
+    fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
+    return ResponseCheck(**fields)
 
 
 def _samples(run: RunDirectory, names: list[str], config: dict[str, Any], test: Trajectories) -> list[PredictionSample]:

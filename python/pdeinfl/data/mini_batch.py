@@ -134,9 +134,9 @@ class MiniBatch:
         for tensor in (self.inputs, self.targets, *self.extras):
             array = np.ascontiguousarray(tensor.cpu().numpy())
             digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array)
+            digest.update(array.tobytes())
         for labels in (self.class_ids, self.trajectory_ids, self.times):
-            digest.update(np.ascontiguousarray(labels))
+            digest.update(labels.tobytes())
         digest.update("\0".join((*self.class_names, "", *self.channel_names)).encode())
         return digest.hexdigest()
 

@@ -26,8 +26,8 @@ class DampingPath:
         upper_response, upper_perturbation: KᵀG in that eigenbasis, ``(n_rows, m)``.
         overlap: GᵀG, ``(n_response_rows, n_perturbation_rows)``.
         norms_response, norms_perturbation: ‖g‖² of each gradient, ``(n_rows,)``.
-        residual_map: for gradients in the span of Q, ``g − ηy`` of the Galerkin solution y lies in the b directions that
-            Jᵀ found last, at coordinates ``−residual_map·(y in the Ritz basis)``, ``(b, r)``; None where unknown.
+        residual_map: for gradients in the span of Q, ``g − ηy`` of the Galerkin solution y lies in the b directions
+            that Jᵀ found last, at coordinates ``−residual_map·(y in the Ritz basis)``, ``(b, r)``; None where unknown.
         residual_upper: ``Kᵀ`` of those directions in the upper eigenbasis, ``(m, b)``.
         response_in_span: which responses lie in the span of Q, ``(n_rows,)`` bool; perturbations all do where
             `residual_map` is known.
@@ -88,8 +88,8 @@ class DampingPath:
     def residual_widths(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
         r"""``r^T η^{-1} r = (H − H_L)_{gg}`` of responses and perturbations, bounded through the residual r itself.
 
-        ``r`` is known without cancellation, so this stays accurate where ``H_U − H_L`` drowns in the rounding of its two
-        sides. Infinite where it is unknown.
+        ``r`` is known without cancellation, so this stays accurate where ``H_U − H_L`` drowns in the rounding of its
+        two sides. Infinite where it is unknown.
         """
         n_response, n_perturbation = len(self.lower_response), len(self.lower_perturbation)
         if self.residual_map is None or self.residual_upper is None or self.response_in_span is None:
@@ -143,10 +143,10 @@ def certify(
 ) -> Certified:
     """H and its certified error at one damping: the midpoint with half the gap where that meets ``tol``, else H_L.
 
-    ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint, ``W = H_U − H_L``, and ``≤ √(w_ii w_jj)`` for H_L, w the smaller of W
-    and the residual form. Rounding moves each side of W by up to ``ρ·H_ii``, inside the root: a W_jj that it hides would
-    else cancel a wide W_ii. It moves the residual itself by ``ρ√H_ii``, and the value by ``ρ√(H_ii H_jj)`` (MATH §3).
-    Decided per pair of observables in the Frobenius norm.
+    ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint, ``W = H_U − H_L``, and ``≤ √(w_ii w_jj)`` for H_L, w the smaller of
+    W and the residual form. Rounding moves each side of W by up to ``ρ·H_ii``, inside the root: a W_jj that it hides
+    would else cancel a wide W_ii. It moves the residual itself by ``ρ√H_ii``, and the value by ``ρ√(H_ii H_jj)`` (MATH
+    §3). Decided per pair of observables in the Frobenius norm.
     """
     n_a, n_b, n_response, n_perturbation = shape
 

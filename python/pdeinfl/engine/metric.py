@@ -68,7 +68,8 @@ class Metric:
         """
         generator = torch.Generator().manual_seed(seed)
         v = torch.randn(1, self.n_parameters, generator=generator, dtype=torch.float64).to(self.jacobian.device)
-        right, left = [v / v.norm()], []
+        right: list[Tensor] = [v / v.norm()]
+        left: list[Tensor] = []
         alphas: list[float] = []
         betas: list[float] = []
         previous, agreed = 0.0, 0

@@ -130,7 +130,7 @@ class Influence:
         names = tuple(class_names) if class_names is not None else tuple(f"class {k}" for k in range(n_classes))
         if len(names) < n_classes:
             raise ValueError(f"`class_names` must name every class: ids reach {n_classes - 1}, got {len(names)} names")
-        optional = {}
+        optional: dict[str, Any] = {}
         for name, given, shape in (("input_distance", input_distance, (n, n)), ("losses", losses, (n,))):
             optional[name] = None if given is None else np.array(given, dtype=np.float64)
             if given is not None and optional[name].shape != shape:
@@ -153,7 +153,7 @@ class Influence:
             seed=seed,
             epoch=epoch,
             mini_batch=mini_batch,
-            **optional,  # type: ignore[arg-type]
+            **optional,
         )
 
     @property
@@ -204,7 +204,7 @@ class Influence:
                 out.append(self)
                 continue
             rounding = rounding_factor(self.product_error, self.gradient_error, self.lambda_max, value)
-            certified = certify(self.path, self.values.shape, value, rounding, self.tol)  # type: ignore[arg-type]
+            certified = certify(self.path, self.values.shape, value, rounding, self.tol)
             out.append(
                 replace(
                     self,

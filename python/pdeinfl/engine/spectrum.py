@@ -178,7 +178,8 @@ def _bidiagonalise(operator: Metric, starts: Tensor, n_steps: int) -> tuple[np.n
     ``(n_rows, n_steps)``; a finished row goes on with zeros."""
     dtype = operator.jacobian.dtype
     v = starts / torch.linalg.vector_norm(starts, dim=1, keepdim=True)
-    rights, lefts = [v.to(dtype)], []
+    rights: list[Tensor] = [v.to(dtype)]
+    lefts: list[Tensor] = []
     alphas, betas = [], []
     for _ in range(n_steps):
         u, alpha = _next(operator.forward(rights[-1]).double(), lefts)

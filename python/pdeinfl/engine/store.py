@@ -72,6 +72,15 @@ def _path_arrays() -> list[str]:
     return [f.name for f in fields(DampingPath) if f.name != "exact"]
 
 
+def is_influence_file(path: str | PathLike[str]) -> bool:
+    """Whether a file is HDF5 and says that it holds an influence result."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == _FORMAT)
+    except (OSError, RuntimeError, KeyError):
+        return False
+
+
 def load_influence(path: str | PathLike[str]) -> Influence:
     """Read a result.
 
@@ -95,14 +104,10 @@ def load_influence(path: str | PathLike[str]) -> Influence:
 
 def _read(file: h5py.File) -> Influence:
     attributes = file.attrs
-    arrays = {name: file[name][...] if name in file else None for name in _ARRAYS}
-    labels = {
-        name: Labels(
-            *(file[name][field][...] for field in ("class_ids", "trajectory_ids", "times")),
-            tuple(json.loads(file[name].attrs["class_names"])),
-        )
-        for name in _LABELS
-    }
+    arrays: dict[str, Any] = {name: file[name][...] if name in file else None for name in _ARRAYS}
+    labels: dict[str, Any] = {name: _read_labels(file[name]) for name in _LABELS}
+    numbers: dict[str, Any] = {name: float(attributes[name]) for name in _NUMBERS}
+    integers: dict[str, Any] = {name: int(attributes[name]) for name in _INTEGERS}
     path = None
     if "path" in file:
         group = file["path"]
@@ -111,8 +116,8 @@ def _read(file: h5py.File) -> Influence:
     return Influence(
         **arrays,
         **labels,
-        **{name: float(attributes[name]) for name in _NUMBERS},
-        **{name: int(attributes[name]) for name in _INTEGERS},
+        **numbers,
+        **integers,
         run=str(attributes["run"]),
         converged=bool(attributes["converged"]),
         response_names=tuple(json.loads(attributes["response_names"])),
@@ -121,6 +126,11 @@ def _read(file: h5py.File) -> Influence:
         effective_dof=dof,  # type: ignore[arg-type]
         path=path,
     )
+
+
+def _read_labels(group: Any) -> Labels:
+    ids, trajectories, times = (group[field][...] for field in ("class_ids", "trajectory_ids", "times"))
+    return Labels(ids, trajectories, times, tuple(json.loads(group.attrs["class_names"])))
 
 
 @dataclass(frozen=True, order=True)
@@ -178,4 +188,4 @@ class InfluenceStore:
             yield load_influence(path)
 
 
-__all__ = ["InfluenceStore", "Key", "load_influence", "save_influence"]
+__all__ = ["InfluenceStore", "Key", "is_influence_file", "load_influence", "save_influence"]

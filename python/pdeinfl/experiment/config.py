@@ -145,20 +145,31 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     ):
         if value not in valid:
             raise ValueError(f"{entry} must be one of {', '.join(valid)}; got {value!r}")
-    for entry, number in (("influence.tol", influence.tol), ("influence.mini_batches", influence.mini_batches)):
-        if not number > 0:
-            raise ValueError(f"{entry} must be positive; got {number}")
-    influence.requested()
+    data = _table(DataConfig, "data", content.get("data", {}))
+    _positive("influence", influence, ("tol", "mini_batches", "per_class"))
+    _positive("data", data, ("per_class", "resolution", "steps", "refinement"))
+    for surrogate in surrogates:
+        _positive(f"surrogates.{surrogate.name}", surrogate.training, ("epochs", "batch_size", "lr"))
+    try:
+        influence.requested()
+    except ValueError as error:
+        raise ValueError(f"influence.relative_damping: {error}") from None
     return RunConfig(
         name=str(run.get("name", default_name)),
         title=str(run.get("title", "")),
         device=str(run.get("device", "")),
         styles=_convert(tuple[str, ...], "run.styles", run.get("styles", ["pooled"])),
         seeds=seeds,
-        data=_table(DataConfig, "data", content.get("data", {})),
+        data=data,
         surrogates=surrogates,
         influence=influence,
     )
+
+
+def _positive(where: str, table: Any, entries: tuple[str, ...]) -> None:
+    for entry in entries:
+        if not getattr(table, entry) > 0:
+            raise ValueError(f"{where}.{entry} must be positive; got {getattr(table, entry)}")
 
 
 def _surrogate(name: str, table: Mapping[str, Any], training: TrainingConfig) -> SurrogateConfig:
@@ -190,7 +201,7 @@ def _refuse_unknown(where: str, table: Mapping[str, Any], known: set[str]) -> No
         raise ValueError(f"{place} has the unknown entry {unknown[0]!r}; known: {', '.join(sorted(known))}")
 
 
-_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+_KINDS: dict[str, tuple[Any, str]] = {
     "str": (str, "a string"),
     "int": (int, "an integer"),
     "float": ((int, float), "a number"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from pdeinfl.engine.influence_matrix import influence
 from pdeinfl.engine.spectrum import largest_eigenvalue
 from pdeinfl.engine.store import InfluenceStore, Key
 from pdeinfl.experiment.config import InfluenceConfig, RunConfig, SurrogateConfig
-from pdeinfl.run_directory import RunDirectory, read_json, write_json
+from pdeinfl.experiment.shares import share
+from pdeinfl.run_directory import RunDirectory, read_json, write_json, write_json_once
 from pdeinfl.surrogates.checkpoint import list_checkpoints, load_checkpoint, sha256
 
 Say = Callable[[str], None]
@@ -59,27 +60,24 @@ def units(config: RunConfig, run: RunDirectory, n_mini_batches: int) -> Iterator
                     yield Unit(surrogate, seed, epoch, index, checkpoints[epoch])
 
 
-def share() -> tuple[int, int]:
-    """(rank, world size) of this process under torchrun or a SLURM array; (0, 1) alone."""
-    if "RANK" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1"))
-    if "SLURM_ARRAY_TASK_ID" in os.environ:
-        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-        return int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1"))
-    return 0, 1
+def expected_files(config: RunConfig, run: RunDirectory) -> list[Path]:
+    """Where the results of all units are, or will be."""
+    store, (_, _, test) = InfluenceStore(run.influence), run.open_data()
+    return [store.path(unit.key) for unit in units(config, run, _n_mini_batches(test, config.influence))]
 
 
 def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
     """Compute what is not stored yet; True if anything was."""
     settings = config.influence
     _, _, test = run.open_data()
-    n = min(settings.mini_batches, test.n_mini_batches)
+    n = _n_mini_batches(test, settings)
     if n < settings.mini_batches:
         say(f"[influence] the test split has {n} mini-batches, fewer than the {settings.mini_batches} asked for")
     store = InfluenceStore(run.influence)
     rank, size = share()
     everything = list(units(config, run, n))
     worked = False
+    options: dict[str, Any] = {"rtol": settings.rtol} if settings.rtol else {}
     batches: dict[int, MiniBatch] = {}
     for unit in everything[rank::size]:
         if unit.mini_batch not in batches:
@@ -114,7 +112,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             epoch=unit.epoch,
             mini_batch=unit.mini_batch,
             provenance=expected,
-            **({"rtol": settings.rtol} if settings.rtol else {}),
+            **options,
         )
         store.put(result)
         if wants_check:
@@ -140,6 +138,10 @@ def _check_content(check: ResponseCheck) -> dict[str, object]:
     }
 
 
+def _n_mini_batches(test: Trajectories, settings: InfluenceConfig) -> int:
+    return min(settings.mini_batches, test.n_mini_batches // settings.per_class)
+
+
 def _mini_batch(test: Trajectories, index: int, settings: InfluenceConfig) -> MiniBatch:
     return test.mini_batch(index, per_class=settings.per_class, n_transitions=settings.transitions or None)
 
@@ -148,14 +150,14 @@ def _resolve(
     surrogate: SurrogateConfig, config: RunConfig, run: RunDirectory, test: Trajectories, n: int, say: Say
 ) -> float:
     """The absolute damping of a surrogate's influences (MATH §2): a relative one is resolved once per run, against the
-    median largest eigenvalue of its mini-batches, stored, and shared by all seeds, epochs and solvers."""
+    median largest eigenvalue of its mini-batches, stored, and shared by all seeds, epochs and solvers. Of processes
+    that resolve it at once, the first counts."""
     requested = config.influence.requested()
     if not requested.is_relative:
         return requested.value
     path = run.damping(surrogate.name)
     if path.is_file():
-        held = read_json(path)
-        return float(held["damping"])
+        return float(read_json(path)["damping"])
     tops = []
     for seed in config.seeds:
         checkpoint = list_checkpoints(run.models(surrogate.name, seed))[surrogate.training.epochs]
@@ -166,8 +168,9 @@ def _resolve(
     lambda_max = float(np.median(tops))
     damping = Damping.relative(requested.value).resolve(lambda_max)
     content = {"relative": requested.value, "lambda_max": lambda_max, "damping": damping, "lambda_max_each": tops}
-    write_json(path, content)
+    held = write_json_once(path, content)
     say(
-        f"[influence] {surrogate.name}: damping {damping:.3g}, {requested.value:g} of the median λ_max {lambda_max:.3g}"
+        f"[influence] {surrogate.name}: damping {held['damping']:.3g}, {requested.value:g} of the median λ_max "
+        f"{held['lambda_max']:.3g}"
     )
-    return damping
+    return float(held["damping"])

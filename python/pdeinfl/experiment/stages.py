@@ -7,14 +7,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pdeinfl.data.readers import open_trajectories
-from pdeinfl.data.simulators import simulate
-from pdeinfl.data.writer import write_trajectories
+from pdeinfl.data.simulators.simulation_files import simulate_to_files
 from pdeinfl.experiment.config import DataConfig, RunConfig
-from pdeinfl.experiment.influence_stage import influence_stage
+from pdeinfl.experiment.feasibility import check_feasible
+from pdeinfl.experiment.influence_stage import expected_files, influence_stage
+from pdeinfl.experiment.shares import others_finished, share
 from pdeinfl.experiment.training_stage import training_stage
 from pdeinfl.run_directory import RunDirectory, read_json, write_json
 
@@ -46,21 +48,21 @@ def run_experiment(
         OSError: files cannot be read or written.
     """
     run = RunDirectory(out)
+    data = replace(config.data, path=tuple(os.path.abspath(path) for path in config.data.path))
+    config = replace(config, data=data)
+    if not run.config.is_file():
+        check_feasible(config)
     content = json.loads(json.dumps({**config.as_dict(), "command": command}))
     _claim(run, content)
     if "data" in stages:
-        _timed("data", say, lambda: _data_stage(config.data, run, say))
+        _timed("data", say, lambda: _data_stage(config.data, config.device, run, say))
     if "train" in stages:
         _timed("train", say, lambda: training_stage(config, run, say))
     if "influence" in stages:
         _timed("influence", say, lambda: influence_stage(config, run, say))
-    if "report" in stages and _is_first():
-        _timed("report", say, lambda: _report_stage(run, say))
+    if "report" in stages and share()[0] == 0:
+        _timed("report", say, lambda: _report_stage(config, run, say))
     return run.root
-
-
-def _is_first() -> bool:
-    return int(os.environ.get("RANK", os.environ.get("SLURM_ARRAY_TASK_ID", "0"))) == 0
 
 
 def _timed(stage: str, say: Say, work: Callable[[], bool]) -> None:
@@ -84,28 +86,53 @@ def _claim(run: RunDirectory, content: dict[str, object]) -> None:
     run.write_config(content)
 
 
-def _data_stage(data: DataConfig, run: RunDirectory, say: Say) -> bool:
+def _data_stage(data: DataConfig, device: str, run: RunDirectory, say: Say) -> bool:
     if data.path:
         found = open_trajectories(list(data.path), labels=data.labels or None, part_order=data.part_order)
         say(f"[data] {len(found)} trajectories of {', '.join(found.class_names)} from {len(data.path)} path(s)")
         return False
     marker = run.data / "complete.json"
-    files = [run.data / f"{data.equation}-{name}.nc" for name in data.classes]
-    if marker.is_file() and read_json(marker) == {f.name: f.stat().st_size for f in files if f.is_file()}:
-        return False
+    files = run.data_files(data.equation, data.classes)
+    if marker.is_file():
+        held = read_json(marker)
+        if held == _sizes(files):
+            return False
+        for file in files:
+            if file.is_file() and held.get(file.name) != file.stat().st_size:
+                say(f"[data] {file} is damaged: simulating it again")
+                file.unlink()
     say(f"[data] simulating {data.per_class} trajectories each of {', '.join(data.classes)} at {data.resolution}²")
-    options = {"refinement": data.refinement, "preset": data.preset} if data.equation == "CE" else {}
-    trajectories = simulate(
-        data.equation, data.classes, data.per_class, data.resolution, data.steps, data.seed, progress=True, **options
+    rank, size = share()
+    simulate_to_files(
+        run.data,
+        data.classes,
+        data.per_class,
+        data.resolution,
+        data.steps,
+        data.seed,
+        data.preset,
+        refinement=data.refinement if data.equation == "CE" else None,
+        equation=data.equation,
+        rank=rank,
+        n_ranks=size,
+        device=device or None,
+        progress=True,
     )
-    write_trajectories(run.data, trajectories)
-    write_json(marker, {f.name: f.stat().st_size for f in files})
+    if others_finished(files, say, "[data]"):
+        write_json(marker, _sizes(files))
     return True
 
 
-def _report_stage(run: RunDirectory, say: Say) -> bool:
+def _sizes(files: Sequence[Path]) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in files if file.is_file()}
+
+
+def _report_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
     from pdeinfl.html_report import report
 
+    if share()[1] > 1 and not others_finished(expected_files(config, run), say, "[report]"):
+        say("[report] influences are missing, perhaps still computed by other tasks: run `pdeinfl report` later")
+        return False
     digest = hashlib.sha256()
     inputs = [*run.influence.glob("*.h5"), *run.root.glob("checks/*.json"), *run.root.glob("models/*/*/history.json")]
     for path in sorted([*inputs, run.config]):

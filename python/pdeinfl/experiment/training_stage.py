@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-from pdeinfl import surrogates
-from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.experiment.config import RunConfig, SurrogateConfig
 from pdeinfl.run_directory import RunDirectory
+from pdeinfl.surrogates.catalogue import build
 from pdeinfl.surrogates.checkpoint import list_checkpoints
 from pdeinfl.surrogates.training import train
 
 
-def build_surrogate(config: SurrogateConfig, data: Trajectories, seed: int) -> torch.nn.Module:
+def build_surrogate(
+    config: SurrogateConfig, channel_names: Sequence[str], resolution: tuple[int, int], seed: int
+) -> torch.nn.Module:
     """The untrained surrogate of a seed, sized for the data.
 
     Raises:
-        ValueError: unknown kind, or arguments that the class does not take.
+        ValueError: unknown kind, arguments that the class does not take, or a resolution that it cannot.
     """
-    classes = {"ViT": surrogates.ViT, "UNet": surrogates.UNet}
-    if config.kind not in classes:
-        raise ValueError(f"surrogates.{config.name}.kind must be one of {', '.join(classes)}; got {config.kind!r}")
+    arguments = {"channels": len(channel_names), "resolution": resolution, **config.arguments}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            arguments = {"channels": len(data.channel_names), "resolution": data.resolution, **config.arguments}
-            return classes[config.kind](**arguments)
-        except TypeError as error:
+            return build({"kind": config.kind, **arguments})
+        except (TypeError, ValueError) as error:
             raise ValueError(f"[surrogates.{config.name}]: {error}") from None
 
 
@@ -38,9 +37,10 @@ def training_stage(config: RunConfig, run: RunDirectory, say: Callable[[str], No
     worked = False
     for surrogate in config.surrogates:
         settings = surrogate.training
+        streaming: dict[str, Any] = {"cache_dtype": settings.cache_dtype} if settings.cache_dtype else {}
         for seed in config.seeds:
             directory = run.models(surrogate.name, seed)
-            model = build_surrogate(surrogate, train_data, seed)
+            model = build_surrogate(surrogate, train_data.channel_names, train_data.resolution, seed)
             if settings.epochs in list_checkpoints(directory):
                 continue
             say(f"[train] {surrogate.name}, seed {seed}: {settings.epochs} epochs")
@@ -56,7 +56,7 @@ def training_stage(config: RunConfig, run: RunDirectory, say: Callable[[str], No
                 weight_decay=settings.weight_decay,
                 keep_epochs=(*settings.keep_epochs, *config.influence.epochs),
                 device=config.device or None,
-                **({"cache_dtype": settings.cache_dtype} if settings.cache_dtype else {}),
+                **streaming,
             )
             worked = True
     return worked

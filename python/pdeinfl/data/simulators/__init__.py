@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pdeinfl import _core
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
-from pdeinfl.data.simulators.arguments import check_classes
+from pdeinfl.data.simulators.arguments import EQUATIONS, check_one_of, refuse_gas_arguments
 from pdeinfl.data.simulators.euler import INTERVAL, MAX_CFL, euler_provenance, simulate_plan
 from pdeinfl.data.simulators.euler_plan import plan_euler
 from pdeinfl.data.simulators.initial_conditions import PRESETS, InitialCondition
 from pdeinfl.data.trajectories import Trajectories
-
-EQUATIONS = ("CE", "NS")
 
 
 def simulate(
@@ -68,28 +65,20 @@ def simulate(
         >>> len(traj), traj[0].shape, traj.class_names
         (4, (3, 4, 16, 16), ('RP', 'CRP'))
     """
-    if equation not in EQUATIONS:
-        raise ValueError(f"`equation` must be one of {', '.join(EQUATIONS)}; got {equation!r}")
-    if preset not in PRESETS:
-        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}")
+    check_one_of("equation", equation, EQUATIONS)
+    check_one_of("preset", preset, PRESETS)
     channels: tuple[str, ...]
     if equation == "CE":
         plan = plan_euler(classes, n_per_class, resolution, n_steps, seed, preset, initial_states, refinement)
         states, class_ids = simulate_plan(plan, cfl, num_threads, progress)
         names, channels, provenance = plan.class_names, CE_CHANNELS, euler_provenance(plan, cfl)
     else:
-        for name, value in (("initial_states", initial_states), ("refinement", refinement)):
-            if value is not None:
-                raise ValueError(f"`{name}` is for CE only; leave it out for NS")
-        if classes is None or n_per_class is None or resolution is None:
-            raise ValueError("`classes`, `n_per_class` and `resolution` must be given for NS")
-        from pdeinfl.data.simulators.navier_stokes import simulate_navier_stokes
+        refuse_gas_arguments(initial_states, refinement)
+        from pdeinfl.data.simulators import navier_stokes
 
-        names, channels = check_classes(classes), NS_CHANNELS
-        states, class_ids = simulate_navier_stokes(
-            classes, n_per_class, resolution, n_steps, seed, device=device, progress=progress
-        )
-        provenance = {"source": "simulated", "equation": "NS", "version": _core.__version__, "seed": int(seed)}
+        flow = navier_stokes.plan_flow(classes, n_per_class, resolution, n_steps, seed)
+        states, class_ids = navier_stokes.simulate_plan(flow, device, progress)
+        names, channels, provenance = flow.class_names, NS_CHANNELS, navier_stokes.flow_provenance(flow)
     return Trajectories.from_arrays(
         states,
         class_ids=class_ids,

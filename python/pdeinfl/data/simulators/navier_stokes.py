@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from pdeinfl import _core
+from pdeinfl.data.progress import ProgressReport
 from pdeinfl.data.simulators.arguments import check_classes, check_count
 from pdeinfl.data.simulators.initial_conditions import InitialCondition, trajectory_generator
 from pdeinfl.data.simulators.spectral_flow import SpectralFlow
@@ -53,41 +55,80 @@ def simulate_navier_stokes(
         ValueError: an unknown class or an argument out of range; a class that returns something else than finite
             velocities of that shape; a flow that does not stay finite.
     """
+    return simulate_plan(plan_flow(classes, n_per_class, resolution, n_steps, seed), device, progress)
+
+
+@dataclass(frozen=True)
+class FlowPlan:
+    """A checked simulation: trajectories class by class, each with its own random stream."""
+
+    class_names: tuple[str, ...]
+    functions: tuple[InitialCondition, ...]
+    n_per_class: int
+    resolution: tuple[int, int]
+    n_steps: int
+    seed: int
+
+    @property
+    def n_trajectories(self) -> int:
+        """Trajectories of all classes."""
+        return len(self.class_names) * self.n_per_class
+
+    def chunk_size(self) -> int:
+        """Trajectories that are computed together."""
+        return max(1, _CHUNK_VALUES // self.resolution[0] ** 2)
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[int, range]]:
+        """Class and trajectories of pieces of ``size`` trajectories, by default those computed together."""
+        size = self.chunk_size() if size is None else size
+        for class_id in range(len(self.class_names)):
+            for start in range(0, self.n_per_class, size):
+                yield class_id, range(start, min(start + size, self.n_per_class))
+
+
+def plan_flow(
+    classes: str | Sequence[str] | Mapping[str, InitialCondition] | None,
+    n_per_class: int | None,
+    resolution: int | None,
+    n_steps: int,
+    seed: int,
+) -> FlowPlan:
+    """Check the arguments of a simulation.
+
+    Raises:
+        ValueError: one line with the argument, what it must be and what it is.
+    """
+    if classes is None or n_per_class is None or resolution is None:
+        raise ValueError("`classes`, `n_per_class` and `resolution` must be given for NS")
     names = check_classes(classes)
     n, size = check_count("n_per_class", n_per_class), check_count("resolution", resolution, 4)
     n_steps, seed = check_count("n_steps", n_steps, 0), check_count("seed", seed, 0)
-    states = np.empty((n * len(names), n_steps + 1, 2, size, size), np.float32)
-    with tqdm(total=len(states) * n_steps, desc="simulate NS", unit="interval", disable=not progress,
-              leave=False) as bar:  # fmt: skip
-        for class_id, name in enumerate(names):
-            function = _function(classes, name)
-            for chunk in chunks(n, size):
-                start = class_id * n + chunk.start
-                out = states[start : start + len(chunk)]
-                solve_chunk(name, function, chunk, size, seed, out, device, bar)
-    return states, np.repeat(np.arange(len(names)), n)
+    return FlowPlan(names, tuple(_function(classes, name) for name in names), n, (size, size), n_steps, seed)
 
 
-def chunks(n_per_class: int, resolution: int) -> Iterator[range]:
-    """Trajectories of a class cut into pieces that are computed together."""
-    size = max(1, _CHUNK_VALUES // resolution**2)
-    for start in range(0, n_per_class, size):
-        yield range(start, min(start + size, n_per_class))
+def flow_provenance(plan: FlowPlan) -> dict[str, Any]:
+    """What a simulation's numbers depend on, besides functions of the caller's: plain values."""
+    return {"source": "simulated", "equation": "NS", "version": _core.__version__, "seed": plan.seed}
+
+
+def simulate_plan(plan: FlowPlan, device: Any = None, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """All trajectories of a checked plan, with their class ids."""
+    states = np.empty((plan.n_trajectories, plan.n_steps + 1, 2, *plan.resolution), np.float32)
+    with ProgressReport(plan.n_trajectories * plan.n_steps, "simulate NS", "intervals", progress) as report:
+        for class_id, indices in plan.chunks():
+            start = class_id * plan.n_per_class + indices.start
+            states[start : start + len(indices)] = solve_chunk(plan, class_id, indices, device, report)
+    return states, np.repeat(np.arange(len(plan.class_names)), plan.n_per_class)
 
 
 def solve_chunk(
-    name: str,
-    function: InitialCondition,
-    indices: range,
-    resolution: int,
-    seed: int,
-    out: np.ndarray,
-    device: Any = None,
-    bar: Any = None,
-) -> None:
-    """Snapshots of some trajectories of a class, into ``out`` ``(len(indices), n_steps + 1, 2, X, Y)``."""
-    flow = SpectralFlow(resolution, device=torch.device("cpu" if device is None else device))
-    drawn = np.stack([_draw(name, function, k, resolution, seed) for k in indices])
+    plan: FlowPlan, class_id: int, indices: range, device: Any = None, report: ProgressReport | None = None
+) -> np.ndarray:
+    """Velocities of some trajectories of a class, float32 ``(len(indices), n_steps + 1, 2, X, Y)``."""
+    name, size = plan.class_names[class_id], plan.resolution[0]
+    flow = SpectralFlow(size, device=torch.device("cpu" if device is None else device))
+    drawn = np.stack([_draw(name, plan.functions[class_id], k, size, plan.seed) for k in indices])
+    out = np.empty((len(indices), plan.n_steps + 1, 2, *plan.resolution), np.float32)
     modes = flow.to_modes(torch.from_numpy(drawn).to(flow.kx.device))
     if name in PRE_EVOLUTION:
         modes = flow.advance(modes, PRE_EVOLUTION[name])
@@ -95,12 +136,13 @@ def solve_chunk(
     for snapshot in range(1, out.shape[1]):
         modes = flow.advance(modes, INTERVAL)
         out[:, snapshot] = flow.to_points(modes).cpu().numpy()
-        if bar is not None:
-            bar.update(len(indices))
+        if report is not None:
+            report.update(len(indices))
     finite = np.isfinite(out).all((1, 2, 3, 4))
     if not finite.all():
         first = indices[int(np.flatnonzero(~finite)[0])]
         raise ValueError(f"class {name!r}, trajectory {first}: the flow does not stay finite: lower its velocities")
+    return out
 
 
 def _function(classes: Any, name: str) -> InitialCondition:
