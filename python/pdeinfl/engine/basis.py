@@ -18,19 +18,20 @@ from pdeinfl.engine.threads import num_threads
 _PANEL = 1 << 16
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """``a bᵀ`` with float64 products, ``(n, K), (m, K) → (n, m)``, on the CPU.
+def inner(a: Tensor, b: Tensor | list[Tensor]) -> Tensor:
+    """``a bᵀ`` with float64 products, ``(n, K), (m, K) → (n, m)``, on the CPU; a list b is stacked by rows.
 
     CPU operands go to the Rust contraction without a copy; CUDA operands are multiplied in float64 panels.
     """
+    blocks = b if isinstance(b, list) else [b]
     if a.device.type == "cpu":
-        return torch.from_numpy(
-            _core.cross_gram(a.contiguous().numpy(), b.contiguous().numpy(), "float64", num_threads())
-        )
-    out = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+        stacked = [block.contiguous().numpy() for block in blocks]
+        return torch.from_numpy(_core.cross_gram(a.contiguous().numpy(), stacked, "float64", num_threads()))
+    out = torch.zeros(len(a), sum(len(block) for block in blocks), dtype=torch.float64, device=a.device)
     for start in range(0, a.shape[1], _PANEL * 16):
         part = slice(start, start + _PANEL * 16)
-        out += a[:, part].double() @ b[:, part].to(a.device).double().T
+        left = a[:, part].double()
+        out += torch.cat([left @ block[:, part].to(a.device).double().T for block in blocks], 1)
     return out.cpu()
 
 
@@ -95,7 +96,7 @@ class Basis:
         """``rows · Qᵀ`` with float64 products: ``(k, r)``, on the CPU."""
         if not self._blocks:
             return torch.zeros(len(rows), 0, dtype=torch.float64)
-        return torch.cat([inner(rows.to(self.dtype), b) for b in self._blocks], 1)
+        return inner(rows.to(self.dtype), self._blocks)
 
     def subtract(self, rows: Tensor, coefficients: Tensor) -> None:
         """``rows −= coefficients · Q`` in place; float64 rows ``(k, K)``, coefficients ``(k, r)``."""
