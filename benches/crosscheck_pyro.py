@@ -46,7 +46,8 @@ def pyro(primitives: np.ndarray, time: float) -> np.ndarray:
     rho, vx, vy, p = primitives
     data, grid = run.sim.cc_data, run.sim.cc_data.grid
     inside = (slice(grid.ilo, grid.ihi + 1), slice(grid.jlo, grid.jhi + 1))
-    for name, value in zip(CHANNELS, (rho, rho * vx, rho * vy, p / (GAMMA - 1) + rho * (vx**2 + vy**2) / 2), strict=True):
+    conserved = (rho, rho * vx, rho * vy, p / (GAMMA - 1) + rho * (vx**2 + vy**2) / 2)
+    for name, value in zip(CHANNELS, conserved, strict=True):
         data.get_var(name)[inside] = value
     data.fill_BC_all()
     run.run_sim()
