@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import click
-
 
 RESPONSES = ("smse", "mass", "energy", "kinetic_energy", "enstrophy")
 """Observables that a response check looks at, where they exist."""
@@ -258,7 +257,7 @@ def _one_line(error: BaseException | str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: maps errors to exit codes."""
     _terminate_like_interrupt()
-    sys.exit(_guarded(lambda: cli.main(arguments, standalone_mode=False)))
+    sys.exit(invoke(arguments))
 
 
 def _terminate_like_interrupt() -> None:
@@ -268,9 +267,10 @@ def _terminate_like_interrupt() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def _guarded(work: Callable[[], Any]) -> int:
+def invoke(arguments: Sequence[str] | None = None) -> int:
+    """Run a command in this process and return its exit code; a fault of ours passes through as it is."""
     try:
-        result = work()
+        result = cli.main(arguments, prog_name="pdeinfl", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code

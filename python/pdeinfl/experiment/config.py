@@ -150,6 +150,8 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     _positive("data", data, ("per_class", "resolution", "steps", "refinement"))
     for surrogate in surrogates:
         _positive(f"surrogates.{surrogate.name}", surrogate.training, ("epochs", "batch_size", "lr"))
+    if influence.damping < 0:
+        raise ValueError(f"influence.damping must not be negative; got {influence.damping:g}")
     try:
         influence.requested()
     except ValueError as error:

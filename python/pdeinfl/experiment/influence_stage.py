@@ -114,9 +114,9 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             provenance=expected,
             **options,
         )
-        store.put(result)
         if wants_check:
             write_json(run.check(unit.surrogate.name), _check_content(response_check(model, batch, result)))
+        store.put(result)
         worst = float(np.max(result.relative_error))
         state = "" if result.converged else f", not converged to {settings.tol:g}"
         say(

@@ -1,6 +1,6 @@
 //! Aggregations of influence matrices: from many `n_response × n_perturbation` blocks to a few numbers with quartiles.
 //!
-//! - [`standardize`]: put the rows of a stack of matrices on a common scale
+//! - [`standardize()`]: put the rows of a stack of matrices on a common scale
 //! - [`binning`]: which bin an entry `H[i, j]` belongs to: two-time, lag, class, distance
 //! - [`table`]: the entries of each bin, pooled over blocks and sorted
 //! - [`quantile`]: order statistics with linear interpolation

@@ -3,7 +3,7 @@
 //! - [`weights`]: weights of the first derivative on equally spaced nodes
 //! - [`stencil`]: periodic derivatives of stacks of planes
 //! - [`lie`]: Lie derivatives of fields along translations and rotation
-//! - [`richardson`]: extrapolation of a ladder of steps, with error estimate and observed order
+//! - [`richardson()`]: extrapolation of a ladder of steps, with error estimate and observed order
 
 pub mod lie;
 pub mod richardson;
