@@ -172,6 +172,8 @@ def test_runs_refuse_bad_configurations(call, tmp_path):
         refused(call(command, config), "c.toml: [data] has the unknown entry 'sise'; known: ")
         config.write_text('[surrogates.a]\nkind = "ViT"\n[data]\nresolution = 30\n')
         refused(call(command, config, "--out", tmp_path / "out"), "[surrogates.a]", "30")
+    config.write_text('[surrogates.a]\nkind = "ViT"\n[run]\ndevice = "abacus"\n')
+    refused(call("run", config, "--out", tmp_path / "out"), "`run.device` must name a device", "'abacus'")
     refused(call("run", config, "--stages", "data,trian"), "unknown stage 'trian'; stages are data, train")
     assert not (tmp_path / "out").exists()
     refused(call("report", tmp_path), "is not the folder of a run")
@@ -187,9 +189,9 @@ def test_demo_of_either_equation_runs_its_own_configuration(call, monkeypatch, t
 
     monkeypatch.setattr("pdeinfl.experiment.run_experiment", record)
     assert call("demo")[0] == 0
-    assert call("demo", "--out", tmp_path)[0] == 0
-    command = "pdeinfl demo --equation CE"
-    assert asked == [("CE", "runs/demo", command), ("CE", str(tmp_path), command)]
+    assert call("demo", "--equation", "NS", "--out", tmp_path)[0] == 0
+    commands = [f"pdeinfl demo --equation {equation}" for equation in ("CE", "NS")]
+    assert asked == [("CE", "runs/demo", commands[0]), ("NS", str(tmp_path), commands[1])]
 
 
 def test_info_help_and_version(call):

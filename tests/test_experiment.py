@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 
 import pdeinfl as pi
+from pdeinfl.cli import invoke
+from pdeinfl.data.writer import write_trajectories
 from pdeinfl.engine.store import InfluenceStore
 from pdeinfl.experiment import load_config, run_experiment
 from pdeinfl.experiment.shares import others_finished, share
@@ -221,3 +224,27 @@ def test_the_configuration_is_kept(trained):
     held = json.loads((trained / "config.json").read_text())
     assert held["data"]["classes"] == ["RP", "CRP"]
     assert held["influence"]["relative_damping"] == 0.1
+
+
+@pytest.mark.parametrize("fault", ["NaN", "truncated", "channels"])
+def test_bad_data_end_a_run_with_one_line(trained, tmp_path, capsys, fault):
+    for name in ("CE-RP.nc", "CE-CRP.nc"):
+        shutil.copy(trained / "data" / name, tmp_path)
+    victim = tmp_path / "CE-CRP.nc"
+    if fault == "NaN":
+        with h5py.File(victim, "r+") as file:
+            file["data"][:, 1, 0, 0, 0] = np.nan
+    elif fault == "truncated":
+        os.truncate(victim, victim.stat().st_size - 1000)
+    else:
+        victim.unlink()
+        write_trajectories(tmp_path, pi.simulate("NS", ("Sines",), 6, 16, 3))
+        victim = tmp_path / "NS-Sines.nc"
+    config = tmp_path / "c.toml"
+    paths = json.dumps([str(tmp_path / "CE-RP.nc"), str(victim)])
+    config.write_text(CONFIG.replace('classes = ["RP", "CRP"]', f"path = {paths}"))
+    assert invoke(["run", str(config), "--out", str(tmp_path / "out")]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert {"NaN": "density holds NaN", "truncated": "truncated", "channels": "channel"}[fault] in lines[0]
+    assert not list(tmp_path.rglob("*.pt"))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pdeinfl.data.readers import open_trajectories
+from pdeinfl.data.simulators.arguments import check_device
 from pdeinfl.data.simulators.simulation_files import simulate_to_files
 from pdeinfl.experiment.config import DataConfig, RunConfig
 from pdeinfl.experiment.feasibility import check_feasible
@@ -50,6 +51,7 @@ def run_experiment(
     run = RunDirectory(out)
     data = replace(config.data, path=tuple(os.path.abspath(path) for path in config.data.path))
     config = replace(config, data=data)
+    check_device("run.device", config.device)
     if not run.config.is_file():
         check_feasible(config)
     content = json.loads(json.dumps({**config.as_dict(), "command": command}))

@@ -11,7 +11,7 @@ import torch
 
 from pdeinfl import _core
 from pdeinfl.data.progress import ProgressReport
-from pdeinfl.data.simulators.arguments import check_classes, check_count
+from pdeinfl.data.simulators.arguments import check_classes, check_count, check_device
 from pdeinfl.data.simulators.initial_conditions import InitialCondition, trajectory_generator
 from pdeinfl.data.simulators.spectral_flow import SpectralFlow
 from pdeinfl.data.simulators.turbulence_initial_conditions import NS_CLASSES, BrownianBridge, Gauss, Sines
@@ -126,7 +126,7 @@ def solve_chunk(
 ) -> np.ndarray:
     """Velocities of some trajectories of a class, float32 ``(len(indices), n_steps + 1, 2, X, Y)``."""
     name, size = plan.class_names[class_id], plan.resolution[0]
-    flow = SpectralFlow(size, device=torch.device("cpu" if device is None else device))
+    flow = SpectralFlow(size, device=check_device("device", device))
     drawn = np.stack([_draw(name, plan.functions[class_id], k, size, plan.seed) for k in indices])
     out = np.empty((len(indices), plan.n_steps + 1, 2, *plan.resolution), np.float32)
     modes = flow.to_modes(torch.from_numpy(drawn).to(flow.kx.device))
