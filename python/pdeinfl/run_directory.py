@@ -206,7 +206,7 @@ def _settings(config: dict[str, Any], histories: dict[str, list[History]]) -> di
         found = histories.get(s["name"], [])
         arguments = ", ".join(f"{k} {v}" for k, v in s["arguments"].items())
         size = f"{found[0].n_parameters:,} parameters" if found else "not trained"
-        out[s["name"]] = f"{s['kind']} ({arguments}), {size}, {s['training']['epochs']} epochs"
+        out[s["name"]] = f"{s['kind']} ({arguments}), {size}, {s['training']['epochs']} epoch(s)"
         if found:
             final = [h.val_loss[-1] for h in found]
             out[f"{s['name']}, validation SMSE"] = ", ".join(f"{v:.4f}" for v in final) + " (one per seed)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,6 @@ class RunConfig:
     influence: InfluenceConfig
     title: str = ""
     device: str = ""
-    styles: tuple[str, ...] = field(default=("pooled",))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for provenance."""
@@ -129,7 +128,7 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     known = {"run", "data", "training", "influence", "surrogates"}
     _refuse_unknown("", content, known)
     run = content.get("run", {})
-    _refuse_unknown("run", run, {"name", "title", "seeds", "device", "styles"})
+    _refuse_unknown("run", run, {"name", "title", "seeds", "device"})
     training = _table(TrainingConfig, "training", content.get("training", {}))
     tables = content.get("surrogates", {})
     if not tables:
@@ -160,7 +159,6 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
         name=str(run.get("name", default_name)),
         title=str(run.get("title", "")),
         device=str(run.get("device", "")),
-        styles=_convert(tuple[str, ...], "run.styles", run.get("styles", ["pooled"])),
         seeds=seeds,
         data=data,
         surrogates=surrogates,

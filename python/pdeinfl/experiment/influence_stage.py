@@ -66,6 +66,13 @@ def expected_files(config: RunConfig, run: RunDirectory) -> list[Path]:
     return [store.path(unit.key) for unit in units(config, run, _n_mini_batches(test, config.influence))]
 
 
+def local_device(device: str) -> str | None:
+    """The device of this process: under torchrun ``cuda`` is the local rank's card; None for an empty name."""
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device or None
+
+
 def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
     """Compute what is not stored yet; True if anything was."""
     settings = config.influence
@@ -96,7 +103,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         wants_check = settings.checks and not checked and not run.check(unit.surrogate.name).is_file()
         if store.has(unit.key, expected) and not wants_check:
             continue
-        model, _ = load_checkpoint(unit.checkpoint, device=config.device or None)
+        model, _ = load_checkpoint(unit.checkpoint, device=local_device(config.device))
         result = influence(
             model,
             batch,
@@ -161,7 +168,7 @@ def _resolve(
     tops = []
     for seed in config.seeds:
         checkpoint = list_checkpoints(run.models(surrogate.name, seed))[surrogate.training.epochs]
-        model, _ = load_checkpoint(checkpoint, device=config.device or None)
+        model, _ = load_checkpoint(checkpoint, device=local_device(config.device))
         for index in range(n):
             batch = _mini_batch(test, index, config.influence)
             tops.append(largest_eigenvalue(model, batch, config.influence.metric))

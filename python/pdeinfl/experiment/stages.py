@@ -77,7 +77,7 @@ def _claim(run: RunDirectory, content: dict[str, object]) -> None:
     """Write the configuration, or check that the folder already belongs to it; what decides no number may differ."""
     if run.config.is_file():
         held = run.read_config()
-        loose = ("command", "name", "title", "styles", "device")
+        loose = ("command", "name", "title", "device")
         for key in content:
             if key not in loose and held.get(key) != content[key]:
                 raise ValueError(

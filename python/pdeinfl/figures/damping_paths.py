@@ -176,7 +176,7 @@ def damping_path(
             _draw(axes, curve, colour, control=False)
             any_censored |= bool(np.isposinf(np.asarray(curve.values, dtype=float)).any())
             if curve.ceiling is not None:
-                axes.set_ylim(0, curve.ceiling * 1.06)
+                axes.set_ylim(0, max(curve.ceiling, 1.0) * 1.06)
             if default is not None:
                 _mark(axes, x, np.log10(default), "default", row == 0, solid=True)
             own = paper.get(surrogate) if isinstance(paper, Mapping) else paper

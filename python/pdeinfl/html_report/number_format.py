@@ -25,9 +25,9 @@ def significant(value: float, digits: int = 3) -> str:
         decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
         text = decimal(value, decimals)
         return text.rstrip("0").rstrip(".") if "." in text else text
-    exponent = math.floor(math.log10(abs(value)))
-    mantissa = decimal(value / 10**exponent, digits - 1).rstrip("0").rstrip(".")
-    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    mantissa = decimal(float(mantissa), digits - 1).rstrip("0").rstrip(".")
+    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return power if mantissa == "1" else f"{mantissa}·{power}"
 
 

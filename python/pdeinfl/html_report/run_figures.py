@@ -145,7 +145,7 @@ def other_figures(
         drawn.append(
             ReportFigure(
                 "response_check",
-                "Does a finite step do what the influence predicts?",
+                "A finite step against what the influence predicts",
                 "Left: change of the observables under a small step along the parameter step of a perturbation, "
                 "against −H. Right: error of the central difference against the step; slope 2 confirms that only its "
                 "truncation is left, the rise at small steps is rounding.",
