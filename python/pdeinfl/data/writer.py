@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pdeinfl.atomic import sync
 from pdeinfl.data.channels import GAMMA
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
 from pdeinfl.data.momentum import encode_momentum
@@ -114,10 +115,10 @@ class TrajectoryWriter:
                     self._write_frame(row, time, state)
         with self._one_line():
             self._file.flush()
-            _sync(self.part_path)
+            sync(self.part_path)
             self._file.attrs.modify(COMPLETE, np.int64(self.n_complete + len(states)))
             self._file.flush()
-            _sync(self.part_path)
+            sync(self.part_path)
         self.n_complete += len(states)
 
     def close(self) -> None:
@@ -128,9 +129,9 @@ class TrajectoryWriter:
             with self._one_line():
                 self._file.close()
                 if self.n_complete == self.shape[0]:
-                    _sync(self.part_path)
+                    sync(self.part_path)
                     os.replace(self.part_path, self.path)
-                    _sync(self.path.parent)
+                    sync(self.path.parent)
         finally:
             self._file = None
 
@@ -192,7 +193,7 @@ class TrajectoryWriter:
         for name, value in {**self._attributes, TOTAL: np.int64(self.shape[0]), COMPLETE: np.int64(0)}.items():
             file.attrs[name] = value
         file.flush()
-        _sync(self.part_path)
+        sync(self.part_path)
 
     def _variable(self, name: str, shape: tuple[int, ...], dtype: Any, scales: list[Any]) -> None:
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -282,11 +283,3 @@ def _dimension(file: Any, name: str, size: int) -> Any:
     # The netCDF-4 convention for a dimension without coordinates.
     scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{size:10d}")
     return scale
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,9 +14,11 @@ from pdeinfl.engine.solvers.problem import Problem, Solution
 class Subspace:
     """Bases Q (parameters) and U (outputs) with the coordinates of ``√s·J Q`` in U and of ``√s·JᵀU`` in Q.
 
-    `holds_perturbations`: the perturbation gradients lie in the span of Q. Golub–Kahan style: every product acts on an
-    orthonormal vector, so its rounding is δ‖J‖ and no small singular value is squared away. Holds
-    ``(n_Q·P + n_U·N·D)`` numbers of the product dtype, beyond the budget on disk.
+    Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
+    is squared away. Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype, beyond the budget on disk.
+
+    Attributes:
+        holds_perturbations: the perturbation gradients lie in the span of Q, so their residuals are known.
     """
 
     def __init__(self, problem: Problem) -> None:
