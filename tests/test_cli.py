@@ -218,7 +218,10 @@ def test_a_fault_of_ours_is_not_called_bad_input(call, monkeypatch):
 def test_interrupted_work_is_kept_and_goes_on(tmp_path, sent):
     out = tmp_path / "out"
     size = ["--per-class", "200", "--resolution", "32", "--steps", "1", "--part-size", "25", "--refinement", "1"]
-    command = [sys.executable, "-m", "pdeinfl.cli", *CE[:5], *size, "--out", str(out)]
+    # A shell's background jobs ignore SIGINT, and so do their children: undo that.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from pdeinfl.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *CE[:5], *size, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen(command, **piped) as process:
