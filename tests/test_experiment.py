@@ -250,3 +250,12 @@ def test_bad_data_end_a_run_with_one_line(trained, tmp_path, capsys, fault):
     assert len(lines) == 1
     assert {"NaN": "density holds NaN", "truncated": "truncated", "channels": "channel"}[fault] in lines[0]
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_the_device_of_a_local_rank(monkeypatch):
+    from pdeinfl.experiment.influence_stage import local_device
+
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert [local_device(d) for d in ("", "cpu", "cuda")] == [None, "cpu", "cuda"]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [local_device(d) for d in ("", "cpu", "cuda")] == [None, "cpu", "cuda:1"]

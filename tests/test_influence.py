@@ -270,3 +270,74 @@ def test_a_module_that_answers_with_nan_is_refused():
         module[0].bias[0] = float("nan")
     with pytest.raises(ValueError, match="output is not finite at example 0"):
         pi.influence(module, BATCH, "smse")
+
+
+@pytest.mark.parametrize("solver", ["dense", "krylov"])
+@pytest.mark.parametrize("damping", [1e-2, 1e-4])
+def test_an_example_with_a_tiny_gradient_keeps_its_row(solver, damping):
+    """Its influence lies far below the rounding of the others', and may not be dropped as such."""
+    module, batch = conv_net(), mini_batch(n=3)
+    tiny = 3e-7
+
+    def scaled(pred, target, input):
+        weight = torch.ones(len(pred), dtype=pred.dtype)
+        if len(pred) == 3:
+            weight[2] = tiny
+        return weight * ((pred - target) ** 2).flatten(1).mean(1)
+
+    found = pi.influence(module, batch, scaled, scaled, solver, pi.Damping.relative(damping), tol=1e-3).values[0, 0]
+    whole = lambda p, t, x: ((p - t) ** 2).flatten(1).mean(1)  # noqa: E731
+    exact = pi.influence(module, batch, whole, whole, "dense", pi.Damping.relative(damping)).values[0, 0]
+    scale = np.array([1.0, 1.0, tiny])
+    expected = exact * np.outer(scale, scale)
+    assert np.diag(found) == pytest.approx(np.diag(expected), rel=2e-3)
+
+
+def test_gradients_that_are_all_zero_give_zero_for_every_solver():
+    module, batch = conv_net(), mini_batch()
+    nothing = lambda pred, target, input: 0.0 * pred.flatten(1).sum(1)  # noqa: E731
+    for solver in ("dense", "krylov", "span", "cg", "craigmr"):
+        result = pi.influence(module, batch, nothing, nothing, solver, damping=1.0)
+        assert not result.values.any(), solver
+
+
+def test_effective_dof_comes_with_an_interval_where_asked_for():
+    module, batch = conv_net(), mini_batch()
+    result = pi.influence(module, batch, "smse", damping=pi.Damping.relative(1e-2), effective_dof_probes=16)
+    dense = pi.influence(module, batch, "smse", solver="dense", damping=result.damping)
+    value, low, high = result.effective_dof
+    assert low <= dense.subspace_dof <= high
+    assert low <= value <= high
+    assert dense.effective_dof is None
+
+
+def test_settings_hold_what_decided_the_numbers():
+    module, batch = conv_net(), mini_batch()
+    settings = pi.influence(module, batch, "smse", solver="cg", rtol=1e-2, parameters="0.*").settings
+    assert settings["solver_options"] == {"rtol": 1e-2}
+    assert settings["parameters"] == ["0.*"]
+    assert settings["response_batch_sha256"] is None
+    other = mini_batch(seed=9)
+    assert pi.influence(module, batch, "smse", response_batch=other).settings["response_batch_sha256"] == other.sha256()
+
+
+def test_standardisations_by_the_diagonal_need_the_same_examples():
+    module, batch = conv_net(), mini_batch()
+    reordered = batch.select([3, 2, 1, 0])
+    result = pi.influence(module, batch, "smse", response_batch=reordered)
+    assert np.isnan(result.participation)
+    with pytest.raises(ValueError, match="same examples"):
+        result.standardize("cosine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"rtol": 1e-2}, "'rtol' is neither an argument nor an option of solver 'krylov'"),
+        ({"solver": "dense", "max_products": 5}, "it has none"),
+        ({"preset": "paper", "damping": 0.5}, "leave them out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_at_once(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        pi.influence(conv_net(), mini_batch(), **arguments)

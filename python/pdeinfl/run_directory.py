@@ -161,7 +161,7 @@ def _histories(run: RunDirectory, name: str, seeds: list[int]) -> list[History]:
 
 
 def _read_check(path: Path) -> ResponseCheck:
-    content: dict[str, Any] = read_json(path)
+    content: dict[str, Any] = read_json(path)["check"]
     fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
     return ResponseCheck(**fields)
 

@@ -130,6 +130,8 @@ class Basis:
         Returns:
             ``(k, r_new)`` float64: ``rows ≈ coordinates · Q``, up to ``floor`` per dropped direction.
         """
+        if not len(rows):
+            return torch.zeros(0, len(self), dtype=torch.float64)
         work = rows.to(torch.float64, copy=True)
         old = self.inner(work)
         self.subtract(work, old)

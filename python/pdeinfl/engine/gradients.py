@@ -22,12 +22,14 @@ class GradientSet:
     Attributes:
         response_rows, perturbation_rows: indices into ``rows``, observable-major.
         residuals: ``∂C/∂ŷ`` of the perturbations, ``(k, n, C, X, Y)`` in the product dtype.
+        n_products: adjoint products over a mini-batch that the gradients cost.
     """
 
     rows: Tensor
     response_rows: np.ndarray
     perturbation_rows: np.ndarray
     residuals: Tensor
+    n_products: int
 
 
 def residuals(observables: Sequence[Observable], prediction: Tensor, batch: MiniBatch) -> Tensor:
@@ -104,7 +106,13 @@ def gradient_set(
         rows = torch.cat([rows, jacobian.per_example_gradients(response_batch, other).flatten(0, 1)])
         m = len(response_batch)
         blocks = [first + k * m + np.arange(m) for k in range(len(response))]
-    return GradientSet(rows, np.concatenate(blocks), perturbation_rows, r[: len(perturbation)])
+    return GradientSet(
+        rows,
+        np.concatenate(blocks),
+        perturbation_rows,
+        r[: len(perturbation)],
+        len(wanted) + (0 if same else len(response)),
+    )
 
 
 def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet, perturbation_batch: MiniBatch) -> Tensor:
@@ -112,7 +120,8 @@ def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet, pe
     gradients, as two numbers.
 
     Products are compared along the largest gradient and along a random direction, forward and adjoint, gradients on
-    the example whose gradient is largest; each is doubled, since a few directions stand for all.
+    the examples of the smallest, median and largest norm of each observable; both are doubled, since a few stand for
+    all.
     """
     jacobian = metric.jacobian
     reference = Metric(exact, metric.batch)
@@ -133,10 +142,18 @@ def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet, pe
     pulled, true_pulled = trial.adjoint(cotangents).double(), reference.adjoint(cotangents.double())
     worst = torch.maximum(worst, torch.linalg.vector_norm(pulled - true_pulled, dim=1).max())
     n = len(perturbation_batch)
-    at = top % n
-    residual = gradients.residuals[top // n : top // n + 1, at : at + 1].double()
-    true_gradient = exact.per_example_gradients(perturbation_batch.select([at]), residual)[0, 0]
-    relative = torch.linalg.vector_norm(gradients.rows[top].double() - true_gradient) / norms[top]
+    relative = torch.zeros((), dtype=torch.float64, device=norms.device)
+    for k in range(len(gradients.residuals)):
+        sizes = norms[k * n : (k + 1) * n]
+        order = sizes.argsort()[int((sizes == 0).sum()) :]
+        if not len(order):
+            continue
+        chosen = sorted({int(order[0]), int(order[len(order) // 2]), int(order[-1])})
+        residual = gradients.residuals[k : k + 1, chosen].double()
+        true_rows = exact.per_example_gradients(perturbation_batch.select(chosen), residual)[0]
+        given = gradients.rows[[k * n + i for i in chosen]].double()
+        error = torch.linalg.vector_norm(given - true_rows, dim=1) / sizes[chosen]
+        relative = torch.maximum(relative, error.max())
     return 2 * torch.stack([worst.cpu(), relative.cpu()])
 
 

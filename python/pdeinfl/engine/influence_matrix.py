@@ -19,7 +19,8 @@ from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.metric import METRICS, Metric
 from pdeinfl.engine.result import Influence, Labels
-from pdeinfl.engine.solvers import SOLVERS, Problem, Solution, solve
+from pdeinfl.engine.solvers import SOLVERS, Problem, Solution, check_options, solve
+from pdeinfl.engine.spectrum import effective_dof
 from pdeinfl.engine.threads import num_threads, thread_limit
 from pdeinfl.observables import SMSE, resolve_all
 
@@ -61,6 +62,7 @@ def influence(
     epoch: int = 0,
     mini_batch: int = 0,
     provenance: Mapping[str, Any] | None = None,
+    effective_dof_probes: int = 0,
     **solver_options: Any,
 ) -> Influence:
     r"""Influence of perturbation examples on response examples through one regularised descent step.
@@ -93,6 +95,7 @@ def influence(
         lambda_max: largest eigenvalue that relative dampings refer to; default this mini-batch's own.
         keep_steps: keep what `Influence.parameter_step` needs (the solver's basis) alive with the result.
         seed, run, epoch, mini_batch: labels of the result; the seed also starts random probes.
+        effective_dof_probes: probes of stochastic Lanczos for ``effective_dof`` (0: leave it out; else at least 2).
         provenance: further entries of the result's ``settings`` (JSON-able), e.g. the checkpoint's digest.
 
     Returns:
@@ -107,6 +110,8 @@ def influence(
     if preset is not None:
         if preset not in PRESETS:
             raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}")
+        if (solver, damping, metric) != ("krylov", DEFAULT_DAMPING, "sum"):
+            raise ValueError("`preset` sets `solver`, `damping` and `metric`: leave them out, or the preset")
         chosen = PRESETS[preset]
         metric, damping, solver = chosen["metric"], chosen["damping"], chosen["solver"]
     if not isinstance(batch, MiniBatch):
@@ -117,6 +122,7 @@ def influence(
         raise ValueError(f"`metric` must be one of {', '.join(METRICS)}; got {metric!r}")
     if not tol > 0:
         raise ValueError(f"`tol` must be positive; got {tol!r}")
+    check_options(solver, solver_options)
     dtype = torch.float64 if solver == "dense" else _product_dtype(product_dtype)
     given = damping if isinstance(damping, Sequence) else (damping,)
     dampings = tuple(Damping.of(d) for d in given)
@@ -134,7 +140,7 @@ def influence(
         gradients = gradient_set(jacobian, exact, response_observables, response_batch, perturbation_observables, batch)
         report(f"{len(gradients.rows)} gradients of {jacobian.n_parameters} parameters")
         operator = Metric(jacobian, metric_batch, metric)
-        operator.n_vjp += len(perturbation_observables)  # one adjoint product over the mini-batch per observable
+        operator.n_vjp += gradients.n_products
         if dtype == torch.float64:
             noise, gradient_error = 0.0, 0.0
         else:
@@ -170,6 +176,16 @@ def influence(
     top = float(solution.ritz[-1]) if len(solution.ritz) else 0.0
     lambda_max = top if lambda_max is None else lambda_max
     value = dampings[0].resolve(lambda_max) if lambda_max > 0 or not dampings[0].is_relative else dampings[0].value
+    dof = None
+    if effective_dof_probes:
+        where: dict[str, Any] = {
+            "patterns": parameters,
+            "device": device,
+            "dtype": dtype,
+            "memory_budget": memory_budget,
+        }
+        found = effective_dof(model, metric_batch, value, metric, effective_dof_probes, seed=seed, **where)
+        dof = (found.value, found.low, found.high)
     product_error = noise / np.sqrt(lambda_max) if lambda_max > 0 else 0.0
     certified = _certified(
         solution, shape, value, rounding_factor(product_error, gradient_error, lambda_max, value), tol
@@ -192,6 +208,7 @@ def influence(
         n_vjp=operator.n_vjp,
         ritz_values=solution.ritz,
         subspace_dof=solution.path.subspace_dof(value),
+        effective_dof=dof,
         product_error=product_error,
         gradient_error=gradient_error,
         tol=tol,
@@ -210,6 +227,11 @@ def influence(
             "device": str(jacobian.device),
             "damping_requested": [{"value": d.value, "relative": d.is_relative} for d in dampings],
             "mini_batch_sha256": batch.sha256(),
+            "response_batch_sha256": None if response_batch is batch else response_batch.sha256(),
+            "metric_batch_sha256": None if metric_batch is batch else metric_batch.sha256(),
+            "parameters": [parameters] if isinstance(parameters, str) else list(parameters or []),
+            "preset": preset,
+            "solver_options": dict(solver_options),
             "torch": torch.__version__,
             "pdeinfl": _core.__version__,
             "damping": value,

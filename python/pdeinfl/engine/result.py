@@ -162,10 +162,17 @@ class Influence:
         return self.response_labels
 
     @property
+    def same_examples(self) -> bool:
+        """Whether responses and perturbations are the same examples in the same order, by their labels."""
+        a, b = self.response_labels, self.perturbation_labels
+        names = ("class_ids", "trajectory_ids", "times")
+        return a is b or all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+    @property
     def participation(self) -> float:
         """``(tr H)²/‖H‖_F²`` of the first observable that both responds and perturbs on the same examples, else NaN."""
         for a, name in enumerate(self.response_names):
-            if name in self.perturbation_names and self.values.shape[2] == self.values.shape[3]:
+            if name in self.perturbation_names and self.same_examples:
                 h = self.values[a, self.perturbation_names.index(name)]
                 return float(np.trace(h) ** 2 / np.sum(h * h))
         return float("nan")
@@ -250,6 +257,8 @@ class Influence:
                 this result lacks.
         """
         n_a, n_b, n_r, n_p = self.values.shape
+        if kind in ("cosine", "trace", "by_response", "by_perturbation") and not self.same_examples:
+            raise ValueError(f"`kind` {kind!r} needs the same examples as responses and perturbations, in one order")
         losses = None if self.losses is None else np.broadcast_to(self.losses, (n_a * n_b, n_r)).copy()
         values, _ = _core.standardize(self.values.reshape(n_a * n_b, n_r, n_p), kind, losses)
         return values.reshape(self.values.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +88,15 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
     worked = False
     options: dict[str, Any] = {"rtol": settings.rtol} if settings.rtol else {}
     batches: dict[int, MiniBatch] = {}
+    dampings: dict[str, float] = {}
     for unit in everything[rank::size]:
         if unit.mini_batch not in batches:
             batches[unit.mini_batch] = _mini_batch(test, unit.mini_batch, settings)
         batch = batches[unit.mini_batch]
-        damping = _resolve(unit.surrogate, config, run, test, n, say)
+        name = unit.surrogate.name
+        if name not in dampings:
+            dampings[name] = _resolve(unit.surrogate, config, run, test, n, say)
+        damping = dampings[name]
         expected = {
             "checkpoint_sha256": sha256(unit.checkpoint),
             "mini_batch_sha256": batch.sha256(),
@@ -98,16 +104,20 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             "metric": settings.metric,
             "damping": damping,
             "tol": settings.tol,
+            "solver_options": options,
+            "response": list(settings.response if unit.epoch else settings.perturbation),
+            "perturbation": list(settings.perturbation),
         }
-        checked = unit.epoch != unit.surrogate.training.epochs or unit.mini_batch or unit.seed != config.seeds[0]
-        wants_check = settings.checks and not checked and not run.check(unit.surrogate.name).is_file()
+        checks = unit.epoch == unit.surrogate.training.epochs and not unit.mini_batch and unit.seed == config.seeds[0]
+        check_file = run.check(unit.surrogate.name)
+        wants_check = settings.checks and checks and not _holds(check_file, {"influence": expected})
         if store.has(unit.key, expected) and not wants_check:
             continue
         model, _ = load_checkpoint(unit.checkpoint, device=local_device(config.device))
         result = influence(
             model,
             batch,
-            settings.response,
+            settings.response if unit.epoch else settings.perturbation,
             settings.perturbation,
             settings.solver,
             damping,
@@ -122,7 +132,8 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             **options,
         )
         if wants_check:
-            write_json(run.check(unit.surrogate.name), _check_content(response_check(model, batch, result)))
+            content = _check_content(response_check(model, batch, result))
+            write_json(check_file, {"influence": expected, "check": content})
         store.put(result)
         worst = float(np.max(result.relative_error))
         state = "" if result.converged else f", not converged to {settings.tol:g}"
@@ -132,6 +143,15 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         )
         worked = True
     return worked
+
+
+def _holds(path: Path, identity: dict[str, Any]) -> bool:
+    """Whether a JSON file is there and was made from what ``identity`` names."""
+    if not path.is_file():
+        return False
+    held = read_json(path)
+    wanted = json.loads(json.dumps(identity))
+    return all(held.get(name) == value for name, value in wanted.items())
 
 
 def _check_content(check: ResponseCheck) -> dict[str, object]:
@@ -163,18 +183,27 @@ def _resolve(
     if not requested.is_relative:
         return requested.value
     path = run.damping(surrogate.name)
-    if path.is_file():
+    chosen = {
+        seed: list_checkpoints(run.models(surrogate.name, seed))[surrogate.training.epochs] for seed in config.seeds
+    }
+    identity = {
+        "relative": requested.value,
+        "metric": config.influence.metric,
+        "checkpoints_sha256": [sha256(path) for path in chosen.values()],
+        "mini_batches_sha256": [_mini_batch(test, index, config.influence).sha256() for index in range(n)],
+    }
+    if _holds(path, identity):
         return float(read_json(path)["damping"])
+    path.unlink(missing_ok=True)
     tops = []
-    for seed in config.seeds:
-        checkpoint = list_checkpoints(run.models(surrogate.name, seed))[surrogate.training.epochs]
+    for checkpoint in chosen.values():
         model, _ = load_checkpoint(checkpoint, device=local_device(config.device))
         for index in range(n):
             batch = _mini_batch(test, index, config.influence)
             tops.append(largest_eigenvalue(model, batch, config.influence.metric))
     lambda_max = float(np.median(tops))
     damping = Damping.relative(requested.value).resolve(lambda_max)
-    content = {"relative": requested.value, "lambda_max": lambda_max, "damping": damping, "lambda_max_each": tops}
+    content = {**identity, "lambda_max": lambda_max, "damping": damping, "lambda_max_each": tops}
     held = write_json_once(path, content)
     say(
         f"[influence] {surrogate.name}: damping {held['damping']:.3g}, {requested.value:g} of the median λ_max "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pdeinfl.engine.solvers.cg import solve_cg
@@ -21,9 +22,22 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
 }
 
 
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the named solver does not take.
+
+    Raises:
+        ValueError: an unknown option; the message lists the solver's own.
+    """
+    known = [p for p in inspect.signature(SOLVERS[name]).parameters if p != "problem"]
+    for option in options:
+        if option not in known:
+            own = f"its options are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{option!r} is neither an argument nor an option of solver {name!r}: {own}")
+
+
 def solve(name: str, problem: Problem, **options: Any) -> Solution:
     """Run the named solver; ``options`` are its own keyword arguments."""
     return SOLVERS[name](problem, **options)
 
 
-__all__ = ["SOLVERS", "Problem", "Solution", "solve"]
+__all__ = ["SOLVERS", "Problem", "Solution", "check_options", "solve"]

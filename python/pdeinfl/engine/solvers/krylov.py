@@ -58,9 +58,11 @@ def _start(subspace: Subspace, problem: Problem) -> None:
     if not bool(live.any()):
         return
     coordinates = subspace.add_outputs(_unit(residuals[live]))
-    known = gradients[live] * (problem.metric.scale**0.5 / sizes[live])
+    # Normalised, so that no small gradient is dropped as the rounding of a large one.
+    held = subspace.add_parameters(_unit(gradients[live]))
+    stretch = torch.linalg.vector_norm(gradients[live], dim=1, keepdim=True) * problem.metric.scale**0.5 / sizes[live]
     # U₁ = pinv(coordinates)·R/‖R‖, hence √s·JᵀU₁ = pinv(coordinates)·√s·G/‖R‖.
-    subspace.record_adjoint(subspace.add_parameters(torch.linalg.pinv(coordinates).to(known.device) @ known))
+    subspace.record_adjoint(torch.linalg.pinv(coordinates) @ (held * stretch.cpu()))
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:

@@ -22,8 +22,9 @@ def solve_span(problem: Problem, dropped_energy: float = DROPPED_ENERGY) -> Solu
     start = problem.gradients[rows]
     energies, vectors = torch.linalg.eigh(inner(start, start))
     energies = energies.flip(0).clamp(min=0)
+    visible = int((energies > torch.finfo(start.dtype).eps ** 2 * energies[0]).sum())
     kept_energy = torch.cumsum(energies, 0) / energies.sum().clamp(min=torch.finfo(torch.float64).tiny)
-    rank = int((kept_energy < 1 - dropped_energy).sum()) + 1
+    rank = min(int((kept_energy < 1 - dropped_energy).sum()) + 1, visible)
     directions = vectors.flip(1)[:, :rank].T.to(start.device) @ start.double()
     directions /= torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     subspace = galerkin(problem, directions)
