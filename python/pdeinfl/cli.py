@@ -264,7 +264,16 @@ def _terminate_like_interrupt() -> None:
     def stop(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
+    def deliver_again(unraisable: Any) -> None:
+        # An interrupt that arrives inside a destructor or a weak reference's callback would be lost.
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(unraisable)
+
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGALRM, stop)
+    sys.unraisablehook = deliver_again
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:
