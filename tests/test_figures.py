@@ -280,7 +280,7 @@ def test_damping_path_shows_limits_marks_control_and_unconverged():
     triangles = [line for line in axes.lines if line.get_marker() == "^" and len(line.get_xdata())]
     assert {float(y) for line in triangles for y in line.get_ydata()} == {3.0}
     assert [p.get_hatch() for p in axes.patches].count("////") == 1
-    assert any("default" in t for t in texts(figure))
+    assert any("this run" in t for t in texts(figure))
     assert any("← paper" in t for t in texts(figure)), "a λ below the axis is an arrow at its edge"
 
 

@@ -194,7 +194,7 @@ def check(
         label = result.perturbation_labels
         where = f"{label.class_names[label.class_ids[j]]}, time {label.times[j]}"
         click.echo(
-            f"  perturbation {j} ({where}): error at eps = 1: {found.errors[list(found.steps).index(1.0), k]:.2e}"
+            f"  perturbation {j} ({where}): truncation at eps = 1: {found.errors[list(found.steps).index(1.0), k]:.2e}"
         )
     if figure is not None:
         for path in figures.save(figures.response_check(found), figure):

@@ -28,7 +28,8 @@ class ResponseCheck:
             difference. error: its own error estimate.
         bound: certified error of H at the same entries.
         steps: the ladder of ε, ``(E,)``; 1 is the whole proximal step.
-        errors: largest ``|difference quotient − (−H)|`` over the largest ``|H|`` of the column, ``(E, k)``.
+        errors: truncation, the largest ``|difference quotient − measured|`` over the largest ``|H|`` of the column,
+            ``(E, k)``; falls as ε² until float64 rounding.
         order: observed order of the central difference, median over entries above 1 % of their column's largest.
         trust_radii: largest step within which the linear prediction holds to 10 %, ``(k, n_obs, n)``; NaN where never.
         perturbations: the checked j.
@@ -106,7 +107,7 @@ def response_check(
     scale = np.abs(predicted).max(axis=2, keepdims=True)
     visible = (np.abs(predicted) > 0.01 * scale) & np.isfinite([ladder.observed_order for ladder in ladders])
     orders = np.stack([ladder.observed_order for ladder in ladders])[visible]
-    deviation = np.stack([np.abs(ladder.differences - ladder.prediction) for ladder in ladders], axis=1)
+    deviation = np.stack([np.abs(ladder.differences - ladder.value) for ladder in ladders], axis=1)
     relative = deviation / np.where(scale > 0, scale, np.inf)
     return ResponseCheck(
         predicted=predicted,

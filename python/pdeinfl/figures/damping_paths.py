@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pdeinfl.engine.influence_matrix import DEFAULT_DAMPING
 from pdeinfl.figures import inputs, style
 
 Estimate = tuple[float, float, float]
@@ -103,7 +104,9 @@ def _damping_axis(axes: Axes, x: np.ndarray) -> None:
         )
 
 
-def _mark(axes: Axes, x: np.ndarray, position: float, words: str, labelled: bool, solid: bool) -> None:
+def _mark(
+    axes: Axes, x: np.ndarray, position: float, words: str, labelled: bool, solid: bool, side: str = "center"
+) -> None:
     """A vertical line at a damping, or an arrow at the edge when it lies off the axis."""
     colour = style.INK if solid else style.GREY
     inside = x[0] - 0.5 <= position <= x[-1] + 0.5
@@ -112,7 +115,7 @@ def _mark(axes: Axes, x: np.ndarray, position: float, words: str, labelled: bool
         axes.axvline(at, color=colour, linewidth=0.8, linestyle="-" if solid else ":", zorder=1)
     if labelled:
         text = words if inside else (f"← {words}" if position < x[0] else f"{words} →")
-        align = "right" if position > x[-1] else "center" if inside else "left"
+        align = "right" if position > x[-1] else side if inside else "left"
         axes.annotate(
             text,
             (at, 1.0),
@@ -178,7 +181,10 @@ def damping_path(
             if curve.ceiling is not None:
                 axes.set_ylim(0, max(curve.ceiling, 1.0) * 1.06)
             if default is not None:
-                _mark(axes, x, np.log10(default), "default", row == 0, solid=True)
+                _mark(axes, x, np.log10(default), "this run", row == 0, solid=True, side="left")
+            usual = np.log10(DEFAULT_DAMPING.value)
+            if default is None or abs(np.log10(default) - usual) > 0.05:
+                _mark(axes, x, usual, "default", row == 0, solid=False, side="right")
             own = paper.get(surrogate) if isinstance(paper, Mapping) else paper
             if own is not None and np.isfinite(own) and own > 0:
                 _mark(axes, x, np.log10(own), "paper", row == 0, solid=False)

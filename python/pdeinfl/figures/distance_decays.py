@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pdeinfl.figures import inputs, style
 from pdeinfl.figures.bands import draw_band
@@ -36,6 +37,9 @@ def distance_decay(data: Any, units: str = "field units") -> Figure:
                 )
         axes.axhline(0, color=style.GREY, linewidth=0.5, zorder=0)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(inputs.title(observable))
         axes.set_xlabel(f"input distance $d(x_i, x_j)$ ({units})")
     panels[0, 0].set_ylabel("standardised influence")

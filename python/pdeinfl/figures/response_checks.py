@@ -19,7 +19,8 @@ class ResponseCheck:
         predicted, measured: ``−H[i, j]`` and its Richardson-extrapolated finite difference, ``(n,)`` over all checked
             pairs (i, j) and observables.
         steps: ε, ``(E,)``.
-        errors: ``|difference quotient − (−H)|`` over the largest ``|H|`` of the column, ``(E, k)``, one per checked j.
+        errors: ``|difference quotient − measured|`` over the largest ``|H|`` of the column,
+            ``(E, k)``, one per checked j.
         order: observed order of the error in ε.
         trust_radius: largest ε for which the linear prediction holds within 10 %; NaN if unknown.
     """
@@ -89,7 +90,7 @@ def response_check(checks: Any) -> Figure:
     right.set_xscale("log")
     right.set_yscale("log")
     right.set_xlabel(r"step $\varepsilon$ along $V_j=-\eta^{-1}g_j$")
-    right.set_ylabel("relative error of the difference")
-    right.set_title(r"error against $\varepsilon$ (dotted: trust radius)")
+    right.set_ylabel("truncation of the difference, relative")
+    right.set_title(r"truncation against $\varepsilon$ (dotted: trust radius)")
     right.legend(loc="upper left")
     return figure
