@@ -16,7 +16,7 @@ from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.result import Influence
 from pdeinfl.observables import resolve_all
 
-EPSILONS = tuple(2.0**-k for k in range(-2, 9))
+EPSILONS = tuple(2.0**-k for k in range(-9, 4))
 
 
 @dataclass(frozen=True, eq=False)
