@@ -17,21 +17,13 @@ from collections.abc import Callable
 import numpy as np
 
 import pdeinfl as pi
+from measure import one_thread_probe
 from pdeinfl import _core
 
 N_CLASSES, N_TIMES = 3, 16
 N = N_CLASSES * N_TIMES
 CLASS = np.repeat(np.arange(N_CLASSES), N_TIMES)
 TIME = np.tile(np.arange(1, N_TIMES + 1), N_CLASSES)
-
-
-def probe() -> float:
-    """Seconds of a fixed float64 computation on one thread."""
-    values = np.linspace(1.0, 2.0, 200_000)
-    start = time.perf_counter()
-    for _ in range(10):
-        np.sqrt(values, out=values)
-    return time.perf_counter() - start
 
 
 def bins_of(kind: str) -> list[np.ndarray]:
@@ -109,7 +101,7 @@ def main() -> None:
     print(f"{'':16}{'pdeinfl (ms)':>14}{'gather (ms)':>14}{'weights (ms)':>14}{'ratio':>8}{'probe (ms)':>12}")
     for kind in ("two_time", "lag_profile", "class_transfer"):
         masks = bins_of(kind)
-        speed = probe()
+        speed = one_thread_probe()
         ours, got = timed(lambda kind=kind: getattr(pi, kind)(results, n_bootstrap=n_resamples), 5)
         gathered, (centre, interval) = timed(lambda m=masks: numpy_side(raw, m, counts, by_gathering), 1)
         weighted, (_, check) = timed(lambda m=masks: numpy_side(raw, m, counts, by_weights), 1)

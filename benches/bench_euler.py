@@ -15,20 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from measure import one_thread_probe
 from pdeinfl.data.simulators.euler import solve_euler
 from pdeinfl.data.simulators.initial_conditions import draw_states, initial_condition
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference
-
-
-def probe() -> float:
-    """Seconds of a fixed float64 computation on one thread."""
-    values = np.linspace(1.0, 2.0, 200_000)
-    start = time.perf_counter()
-    for _ in range(10):
-        np.sqrt(values, out=values)
-    return time.perf_counter() - start
 
 
 def seconds_per_step(primitives: np.ndarray, interval: float, num_threads: int, repeats: int) -> float:
@@ -57,11 +49,10 @@ def main() -> None:
     n, interval, repeats, numpy_steps = (32, 0.02, 1, 3) if small else (128, 0.2, 5, 10)
     primitives = draw_states("CRP", initial_condition("CRP"), range(1), n, seed=0)
     scale = 1e9 / n**2
-    rows = [("numpy", probe(), numpy_seconds_per_step(primitives, numpy_steps))]
+    rows = [("numpy", one_thread_probe(), numpy_seconds_per_step(primitives, numpy_steps))]
     for threads in (1, 2):
-        rows.append(
-            (f"pdeinfl, {threads} thread(s)", probe(), seconds_per_step(primitives, interval, threads, repeats))
-        )
+        speed, seconds = one_thread_probe(), seconds_per_step(primitives, interval, threads, repeats)
+        rows.append((f"pdeinfl, {threads} thread(s)", speed, seconds))
     print(f"{n} x {n} cells\n{'':24}{'ns / cell / step':>18}{'against numpy':>16}{'probe (ms)':>12}")
     for name, speed, seconds in rows:
         print(f"{name:24}{seconds * scale:18.1f}{rows[0][2] / seconds:15.1f}x{speed * 1e3:12.1f}")

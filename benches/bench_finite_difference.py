@@ -16,20 +16,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from measure import one_thread_probe
 from pdeinfl import _core
 from pdeinfl.analysis.lie import channel_kinds
 
 WEIGHTS = {2: (1 / 2,), 4: (2 / 3, -1 / 12), 6: (3 / 4, -3 / 20, 1 / 60)}
 NAMES = ("density", "momentum_x", "momentum_y", "energy")
-
-
-def probe() -> float:
-    """Seconds of a fixed float64 computation on one thread."""
-    values = np.linspace(1.0, 2.0, 200_000)
-    start = time.perf_counter()
-    for _ in range(10):
-        np.sqrt(values, out=values)
-    return time.perf_counter() - start
 
 
 def best(call: Callable[[], object], repeats: int) -> float:
@@ -93,7 +85,7 @@ def main() -> None:
                 )
             )
             for name, ours, theirs in jobs:
-                speed, fast, slow = probe(), best(ours, repeats), best(theirs, repeats)
+                speed, fast, slow = one_thread_probe(), best(ours, repeats), best(theirs, repeats)
                 error = float((out - theirs()).abs().max() / out.abs().max())
                 label = f"{name}, order {order}, {str(dtype).removeprefix('torch.')}"
                 print(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -24,6 +25,15 @@ def machine() -> str:
         model = names[0] if names else model
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{model}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads{load}"
+
+
+def one_thread_probe() -> float:
+    """Seconds of a fixed float64 computation on one thread."""
+    values = np.linspace(1.0, 2.0, 200_000)
+    start = time.perf_counter()
+    for _ in range(10):
+        np.sqrt(values, out=values)
+    return time.perf_counter() - start
 
 
 def speed_probe() -> float:
