@@ -115,18 +115,28 @@ def _reason(error: BaseException) -> str:
     return re.sub(r"\s+", " ", str(error)).strip().strip("'\"") or type(error).__name__
 
 
+def find_dataset(file: HDF5File, handle: Any, name: str) -> Any:
+    """The ``h5py.Dataset`` of that name.
+
+    Raises:
+        ValueError: it is missing, or no dataset.
+    """
+    if name not in handle:
+        held = ", ".join(sorted(handle)) or "nothing"
+        raise ValueError(f"{file.path}: dataset {name!r} is missing; the file holds {held}")
+    found = handle[name]
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{file.path}: {name!r} must be a dataset; it is a {type(found).__name__.lower()}")
+    return found
+
+
 def describe_dataset(file: HDF5File, handle: Any, name: str, n_axes: int) -> tuple[int, ...]:
     """Shape of a float32 dataset with so many axes, none of them empty.
 
     Raises:
         ValueError: it is missing, no dataset, or has another dtype or number of axes.
     """
-    if name not in handle:
-        held = ", ".join(sorted(handle)) or "nothing"
-        raise ValueError(f"{file.path}: dataset {name!r} is missing; the file holds {held}")
-    dataset = handle[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{file.path}: {name!r} must be a dataset; it is a group")
+    dataset = find_dataset(file, handle, name)
     if dataset.dtype.kind != "f" or dataset.dtype.itemsize != 4:
         raise ValueError(f"{file.path}: dataset {name!r} must be float32; got {dataset.dtype}")
     if dataset.ndim != n_axes or 0 in dataset.shape:

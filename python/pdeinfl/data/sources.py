@@ -90,6 +90,21 @@ class CachedSource:
         return {**self.__dict__, "_kept": {}}
 
 
+def mean_spacing(coordinates: np.ndarray, where: str) -> float:
+    """The mean step of float64 ``coordinates`` ``(points,)``, 1.0 for one point.
+
+    Raises:
+        ValueError: one line with ``where``, if they do not increase or are not finite.
+    """
+    if len(coordinates) == 1:
+        return 1.0
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        step = float((coordinates[-1] - coordinates[0]) / (len(coordinates) - 1))
+    if not 0 < step < np.inf:
+        raise ValueError(f"{where} must increase; its mean step is {step}")
+    return step
+
+
 def check_states(states: np.ndarray, channel_names: tuple[str, ...], where: str, first_snapshot: int = 0) -> None:
     """Refuse states ``(time, channel, x, y)`` that hold NaN, infinity or a density that is not positive.
 

@@ -110,7 +110,8 @@ class Trajectories:
             )
         if array.dtype.kind != "f":
             raise ValueError(f"`states` must be floating point; got {array.dtype}")
-        array = array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what overflows becomes infinity, named below
+            array = array.astype(np.float32, copy=False)
         ids = np.zeros(len(array), np.int64) if class_ids is None else class_ids
         if class_names is None:
             class_names = tuple(f"class {k}" for k in range(int(np.max(ids)) + 1))

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfl.data.hdf5_file import HDF5File, describe_dataset
+from pdeinfl.data.hdf5_file import HDF5File, describe_dataset, find_dataset
 from pdeinfl.data.mini_batch import CE_CHANNELS
-from pdeinfl.data.sources import check_states
+from pdeinfl.data.sources import check_states, mean_spacing
 
 GAMMA = 5 / 3
 """Ratio of specific heats of PDEBench's gas, which the files do not store."""
@@ -50,17 +50,13 @@ class PDEBenchSource:
             primitive = np.stack([self.file.read(name, (row, time)) for name in _FIELDS])
             check_states(primitive[None], ("density", "velocity_x", "velocity_y", "pressure"), where, time)
             rho, vx, vy, p = primitive.astype(np.float64)
-            state[:] = rho, rho * vx, rho * vy, p / (GAMMA - 1) + 0.5 * rho * (vx**2 + vy**2)
+            with np.errstate(over="ignore"):  # what overflows float32 becomes infinity, named below
+                state[:] = rho, rho * vx, rho * vy, p / (GAMMA - 1) + 0.5 * rho * (vx**2 + vy**2)
         check_states(out, self.channel_names, where, start)
         return out
 
     def _spacing(self, handle: Any, name: str, size: int) -> float:
-        if name not in handle:
-            raise ValueError(f"{self.file.path}: dataset {name!r} is missing")
-        values = handle[name]
+        values = find_dataset(self.file, handle, name)
         if values.ndim != 1 or len(values) not in (size, size + 1):
             raise ValueError(f"{self.file.path}: dataset {name!r} must have shape ({size},); got {values.shape}")
-        step = float(np.diff(values[:size].astype(np.float64)).mean()) if size > 1 else 1.0
-        if not step > 0:
-            raise ValueError(f"{self.file.path}: dataset {name!r} must increase; its mean step is {step}")
-        return step
+        return mean_spacing(values[:size].astype(np.float64), f"{self.file.path}: dataset {name!r}")

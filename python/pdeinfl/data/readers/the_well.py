@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfl.data.hdf5_file import HDF5File, check_extent
+from pdeinfl.data.hdf5_file import HDF5File, check_extent, find_dataset
 from pdeinfl.data.mini_batch import CE_CHANNELS
-from pdeinfl.data.sources import check_states
+from pdeinfl.data.sources import check_states, mean_spacing
 
 _FIELDS = (("t0_fields/density", 0), ("t1_fields/momentum", 1), ("t0_fields/energy", 3))
 
@@ -35,8 +35,11 @@ class WellSource:
             self.shape = (n, len(times), 4, len(x), len(y))
             if 0 in self.shape:
                 raise ValueError(f"{file.path}: holds no trajectories: shape {self.shape}")
-            self.time_step = _spacing(file, "time", times)
-            self.domain = (_spacing(file, "x", x) * len(x), _spacing(file, "y", y) * len(y))
+            steps = [
+                mean_spacing(values, f"{file.path}: dataset 'dimensions/{name}'")
+                for name, values in (("time", times), ("x", x), ("y", y))
+            ]
+            self.time_step, self.domain = steps[0], (steps[1] * len(x), steps[2] * len(y))
             self.varying = {name: self._layout(handle, name) for name, _ in _FIELDS}
             self.gamma = _gamma(handle)
 
@@ -59,9 +62,7 @@ class WellSource:
     def _layout(self, handle: Any, name: str) -> tuple[bool, ...]:
         """Which of trajectory, time, x, y the field has, checked against its shape."""
         path = self.file.path
-        if name not in handle:
-            raise ValueError(f"{path}: dataset {name!r} is missing")
-        field = handle[name]
+        field = find_dataset(self.file, handle, name)
         if field.dtype.kind != "f" or field.dtype.itemsize != 4:
             raise ValueError(f"{path}: dataset {name!r} must be float32; got {field.dtype}")
         attributes = field.attrs
@@ -79,19 +80,10 @@ class WellSource:
 
 
 def _axis(file: HDF5File, handle: Any, name: str) -> np.ndarray:
-    if f"dimensions/{name}" not in handle:
-        raise ValueError(f"{file.path}: dataset 'dimensions/{name}' is missing")
-    values = handle[f"dimensions/{name}"]
+    values = find_dataset(file, handle, f"dimensions/{name}")
     if values.ndim not in (1, 2):
         raise ValueError(f"{file.path}: dataset 'dimensions/{name}' must have 1 axis; got shape {values.shape}")
     return np.asarray(values[0] if values.ndim == 2 else values[...], np.float64)
-
-
-def _spacing(file: HDF5File, name: str, values: np.ndarray) -> float:
-    step = float(np.diff(values).mean()) if len(values) > 1 else 1.0
-    if not step > 0:
-        raise ValueError(f"{file.path}: dataset 'dimensions/{name}' must increase; its mean step is {step}")
-    return step
 
 
 def _gamma(handle: Any) -> float | None:
