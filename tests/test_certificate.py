@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pdeinfl.engine.certificate import DampingPath, certify, relative_error, rounding_factor
+from pdeinfl.engine.certificate import DampingPath, certify, observable_blocks, relative_error, rounding_factor
 
 EPS = np.finfo(np.float64).eps
 
@@ -24,15 +24,17 @@ class Known:
         eta = self.j.T @ self.j + damping * np.eye(self.j.shape[1])
         return (self.a if left is None else left) @ np.linalg.solve(eta, (self.b if right is None else right).T)
 
-    def path(self, q, u):
+    def grams(self, n_a=1, n_b=1):
+        return [observable_blocks(g @ g.T, np.arange(len(g)), n) for g, n in ((self.a, n_a), (self.b, n_b))]
+
+    def path(self, q, u, n_a=1, n_b=1):
         """Q ``(r, P)`` and U ``(m, N·D)`` with orthonormal rows."""
         m, k = q @ self.j.T, u @ self.j
         ritz, inside = np.linalg.eigh(m @ m.T)
         upper_ritz, above = np.linalg.eigh(k @ k.T)
         lower = [g @ q.T @ inside for g in (self.a, self.b)]
         upper = [g @ k.T @ above for g in (self.a, self.b)]
-        norms = [np.einsum("ip,ip->i", g, g) for g in (self.a, self.b)]
-        return DampingPath(ritz.clip(0), *lower, upper_ritz.clip(0), *upper, self.a @ self.b.T, *norms)
+        return DampingPath(ritz.clip(0), *lower, upper_ritz.clip(0), *upper, self.a @ self.b.T, *self.grams(n_a, n_b))
 
     def subspaces(self, r):
         q = np.linalg.qr(np.concatenate([self.b, self.rng.standard_normal((r, self.j.shape[1]))]).T)[0].T
@@ -72,6 +74,21 @@ def test_rows_that_were_not_in_the_start_block_are_bounded_too(damping, seed):
         assert (np.abs(certified.values[0, 0] - h) <= certified.error_bound[0, 0] + room).all()
 
 
+@pytest.mark.parametrize("damping", DAMPINGS)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("tol", [1e-12, 1e12], ids=["lower", "midpoint"])
+def test_relative_error_bounds_the_frobenius_norm_and_is_no_larger_than_the_elementwise_bounds(damping, seed, tol):
+    known = Known(seed, n=6)
+    shape = (2, 3, 3, 2)
+    certified = certify(known.path(*known.subspaces(5), 2, 3), shape, damping, 0.0, tol)
+    h = known.exact(damping).reshape(2, 3, 3, 2).transpose(0, 2, 1, 3)
+    true = np.linalg.norm(certified.values - h, axis=(2, 3)) / np.linalg.norm(certified.values, axis=(2, 3))
+    assert (true <= certified.relative_error + 64 * EPS * (1 + 1 / damping)).all()
+    elementwise = relative_error(certified.values, certified.error_bound)
+    assert (certified.relative_error <= elementwise * (1 + 64 * EPS)).all()
+    assert (certified.relative_error < 0.95 * elementwise).any()
+
+
 def test_nested_subspaces_tighten_both_sides():
     known = Known()
     known.a = known.b
@@ -89,7 +106,7 @@ def test_rounding_that_hides_a_narrow_width_does_not_cancel_a_wide_one():
     n, rho = 1, 1e-6
     one, far = np.array([[1.0]]), np.array([[0.5]])
     path = DampingPath(np.array([0.0]), far, one, np.array([0.0]), one * 0, one * 0, np.array([[1.0]]),
-                       np.array([1.0]), np.array([1.0]))  # fmt: skip
+                       one[None], one[None])  # fmt: skip
     certified = certify(path, (1, 1, n, n), 1.0, rho, 1e-12)
     wide = 1.0 - 0.25
     assert certified.error_bound[0, 0, 0, 0] >= np.sqrt(wide * 2 * rho)
@@ -100,12 +117,12 @@ def test_exact_paths_report_rounding_alone():
     known = Known()
     values, vectors = np.linalg.eigh(known.j.T @ known.j)
     empty = np.empty((known.n, 0))
-    norms = [np.einsum("ip,ip->i", g, g) for g in (known.a, known.b)]
     path = DampingPath(values.clip(0), known.a @ vectors, known.b @ vectors, np.empty(0), empty, empty,
-                       known.a @ known.b.T, *norms, exact=True)  # fmt: skip
+                       known.a @ known.b.T, *known.grams(), exact=True)  # fmt: skip
     for damping in (1e-1, 1e-3):
         certified = certify(path, (1, 1, known.n, known.n), damping, 1e-9, 1e-6)
-        h, size = known.exact(damping), np.sqrt(np.outer(*path.diagonals(damping)[::2]))
+        h = known.exact(damping)
+        size = np.sqrt(np.outer(*(np.diag(side.upper[0]) for side in path.sides(damping))))
         np.testing.assert_allclose(certified.values[0, 0], h, rtol=0, atol=64 * EPS * size.max() / damping)
         np.testing.assert_allclose(certified.error_bound[0, 0], 1e-9 * size, rtol=64 * EPS)
         assert certified.converged
@@ -113,7 +130,7 @@ def test_exact_paths_report_rounding_alone():
 
 def test_blocks_are_observable_major():
     known = Known(n=6)
-    path = known.path(*known.subspaces(4))
+    path = known.path(*known.subspaces(4), 2, 3)
     certified = certify(path, (2, 3, 3, 2), 1e-2, 0.0, 1e-12)
     assert certified.values.shape == (2, 3, 3, 2)
     assert certified.values[1, 2, 0, 1] == path.lower(1e-2)[3, 5]
@@ -144,17 +161,16 @@ def test_residual_form_bounds_the_lower_side():
     upper_ritz, above = np.linalg.eigh(k @ k.T)
     fresh = k @ q[len(previous) :].T
     low, up = known.b @ previous.T @ inside, known.b @ k.T @ above
-    norms = np.einsum("ip,ip->i", known.b, known.b)
+    gram = (known.b @ known.b.T)[None]
     path = DampingPath(
-        ritz.clip(0), low, low, upper_ritz.clip(0), up, up, known.b @ known.b.T, norms, norms,
+        ritz.clip(0), low, low, upper_ritz.clip(0), up, up, gram[0], gram, gram,
         (inside.T @ (m @ u.T) @ fresh).T, above.T @ fresh, np.ones(3, bool),
     )  # fmt: skip
     for damping in DAMPINGS:
         h = known.exact(damping, known.b, known.b)
-        true = np.diag(h - path.lower(damping))
-        bound = path.residual_widths(damping)[1]
-        assert (true <= bound * (1 + 1e-6) + 64 * EPS * (1 + 1 / damping) * np.diag(h)).all()
-    assert path.residual_widths(1e-1)[1].max() < 10 * np.diag(known.exact(1e-1, known.b, known.b)).max()
+        above = path.residual_gaps(damping)[1][0] * (1 + 1e-6) - (h - path.lower(damping))
+        assert np.linalg.eigvalsh(above).min() >= -64 * EPS * (1 + 1 / damping) * np.abs(h).max()
+    assert np.diag(path.residual_gaps(1e-1)[1][0]).max() < 10 * np.diag(known.exact(1e-1, known.b, known.b)).max()
 
 
 def test_relative_error_of_nothing_is_zero_and_of_something_about_nothing_infinite():

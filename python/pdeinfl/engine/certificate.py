@@ -25,7 +25,7 @@ class DampingPath:
         upper_ritz: eigenvalues of KᵀK, ``(m,)``.
         upper_response, upper_perturbation: KᵀG in that eigenbasis, ``(n_rows, m)``.
         overlap: GᵀG, ``(n_response_rows, n_perturbation_rows)``.
-        norms_response, norms_perturbation: ‖g‖² of each gradient, ``(n_rows,)``.
+        gram_response, gram_perturbation: GᵀG of each observable, ``(n_obs, n, n)``.
         residual_map: for gradients in the span of Q, ``g − ηy`` of the Galerkin solution y lies in the b directions
             that Jᵀ found last, at coordinates ``−residual_map·(y in the Ritz basis)``, ``(b, r)``; None where unknown.
         residual_upper: ``Kᵀ`` of those directions in the upper eigenbasis, ``(m, b)``.
@@ -42,8 +42,8 @@ class DampingPath:
     upper_response: np.ndarray
     upper_perturbation: np.ndarray
     overlap: np.ndarray
-    norms_response: np.ndarray
-    norms_perturbation: np.ndarray
+    gram_response: np.ndarray
+    gram_perturbation: np.ndarray
     residual_map: np.ndarray | None = None
     residual_upper: np.ndarray | None = None
     response_in_span: np.ndarray | None = None
@@ -64,43 +64,62 @@ class DampingPath:
             self.overlap - (self.upper_response / (self.upper_ritz + damping)) @ self.upper_perturbation.T
         ) / damping
 
-    def diagonals(self, damping: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """``diag H_L`` and ``diag H_U`` of the responses, then of the perturbations."""
-        sides = (
-            (self.lower_response, self.upper_response, self.norms_response),
-            (self.lower_perturbation, self.upper_perturbation, self.norms_perturbation),
+    def sides(self, damping: float) -> tuple[Sides, Sides]:
+        """H_L and H_U of each observable with itself: of the responses, then of the perturbations."""
+        given = (
+            (self.lower_response, self.upper_response, self.gram_response),
+            (self.lower_perturbation, self.upper_perturbation, self.gram_perturbation),
         )
         out = []
-        for low, up, norms in sides:
-            lower = np.einsum("ik,ik,k->i", low, low, 1 / (self.ritz + damping))
+        for low, up, gram in given:
+            lower = _quadratic(low, self.ritz + damping, len(gram))
             if self.exact:
-                outside = np.maximum(norms - np.einsum("ik,ik->i", low, low), 0.0)
-                out += [lower + outside / damping] * 2
+                lower += (gram - _quadratic(low, np.ones_like(self.ritz), len(gram))) / damping
+                upper = lower
             else:
-                upper = (norms - np.einsum("ik,ik,k->i", up, up, 1 / (self.upper_ritz + damping))) / damping
-                out += [lower, np.maximum(upper, lower)]
-        return out[0], out[1], out[2], out[3]
+                upper = (gram - _quadratic(up, self.upper_ritz + damping, len(gram))) / damping
+            out.append(Sides(lower, upper))
+        return out[0], out[1]
 
     def subspace_dof(self, damping: float) -> float:
         """``Σ ritz/(ritz + λ)``: degrees of freedom of the solved subspace, a lower bound of the whole metric's."""
         return float(np.sum(self.ritz / (self.ritz + damping)))
 
-    def residual_widths(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
-        r"""``r^T η^{-1} r = (H − H_L)_{gg}`` of responses and perturbations, bounded through the residual r itself.
+    def residual_gaps(self, damping: float) -> tuple[np.ndarray | None, np.ndarray | None]:
+        r"""``r^T η^{-1} r = H − H_L`` of each observable with itself, bounded through the residual r, ``(n_obs, n, n)``
+        for responses and perturbations; None where some residual is unknown.
 
         ``r`` is known without cancellation, so this stays accurate where ``H_U − H_L`` drowns in the rounding of its
-        two sides. Infinite where it is unknown.
+        two sides.
         """
-        n_response, n_perturbation = len(self.lower_response), len(self.lower_perturbation)
         if self.residual_map is None or self.residual_upper is None or self.response_in_span is None:
-            return np.full(n_response, np.inf), np.full(n_perturbation, np.inf)
-        widths = []
-        for start in (self.lower_response, self.lower_perturbation):
+            return None, None
+        gaps = []
+        for start, gram in (
+            (self.lower_response, self.gram_response),
+            (self.lower_perturbation, self.gram_perturbation),
+        ):
             r = (start / (self.ritz + damping)) @ self.residual_map.T
             known = r @ self.residual_upper.T
-            above = np.einsum("ib,ib->i", r, r) - np.einsum("im,im,m->i", known, known, 1 / (self.upper_ritz + damping))
-            widths.append(np.maximum(above, 0.0) / damping)
-        return np.where(self.response_in_span, widths[0], np.inf), widths[1]
+            above = _quadratic(r, np.ones(r.shape[1]), len(gram)) - _quadratic(
+                known, self.upper_ritz + damping, len(gram)
+            )
+            gaps.append(above / damping)
+        return np.where(self.response_in_span.reshape(len(gaps[0]), -1)[:, :, None], gaps[0], np.inf), gaps[1]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """H_L and H_U of each observable with itself, ``(n_obs, n, n)``."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def _quadratic(rows: np.ndarray, divisor: np.ndarray, n_observables: int) -> np.ndarray:
+    """``X diag(1/divisor) Xᵀ`` of each observable's rows X: ``(n_obs·n, r) → (n_obs, n, n)``."""
+    blocks = rows.reshape(n_observables, -1, rows.shape[1])
+    return (blocks / divisor) @ blocks.transpose(0, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -117,12 +136,16 @@ class Certified:
 
 def relative_error(values: np.ndarray, error_bound: np.ndarray) -> np.ndarray:
     """Frobenius norm of the bound over that of the values, per pair of observables; zero for an exact zero."""
-    size, error = _norm(values), _norm(error_bound)
-    return np.where(error > 0, np.divide(error, size, out=np.full_like(size, np.inf), where=size > 0), 0.0)
+    return _relative(values, _norm(error_bound))
 
 
 def _norm(blocks: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("abij,abij->ab", blocks, blocks))
+
+
+def observable_blocks(overlap: np.ndarray, rows: np.ndarray, n_observables: int) -> np.ndarray:
+    """The Gram matrix of each observable's rows within one of all rows: ``(n_obs, n, n)``."""
+    return np.stack([overlap[np.ix_(own, own)] for own in rows.reshape(n_observables, -1)])
 
 
 def rounding_factor(product_error: float, gradient_error: float, lambda_max: float, damping: float) -> float:
@@ -141,36 +164,91 @@ def rounding_factor(product_error: float, gradient_error: float, lambda_max: flo
 def certify(
     path: DampingPath, shape: tuple[int, int, int, int], damping: float, rounding: float, tol: float
 ) -> Certified:
-    """H and its certified error at one damping: the midpoint with half the gap where that meets ``tol``, else H_L.
+    r"""H and its certified error at one damping: the midpoint with half the gap where that meets ``tol``, else H_L.
 
-    ``|error_ij| ≤ ½√(W_ii W_jj)`` for the midpoint, ``W = H_U − H_L``, and ``≤ √(w_ii w_jj)`` for H_L, w the smaller of
-    W and the residual form. Rounding moves each side of W by up to ``ρ·H_ii``, inside the root: a W_jj that it hides
-    would else cancel a wide W_ii. It moves the residual itself by ``ρ√H_ii``, and the value by ``ρ√(H_ii H_jj)`` (MATH
-    §3). Decided per pair of observables in the Frobenius norm.
+    With ``W = H_U − H_L`` the error of the midpoint is ``½W^{1/2} C W^{1/2}``, ``‖C‖ ≤ 1``, jointly for all
+    observables: elementwise ``≤ ½√(W_ii W_jj)``, and for the pair (A, B) in Frobenius norm
+    ``≤ ½√(‖W_AA‖_F ‖W_BB‖_F)``, which is smaller than the norm of the elementwise bounds, ``½√(tr W_AA tr W_BB)``, by
+    up to √n. H_L has the same without the ½, w the smaller of W and the residual form.
+
+    Rounding moves each side of W by up to ``ρ√(H_ii H_jj)``, inside the root: a W_BB that it hides would else cancel a
+    wide W_AA. It moves a residual r_i by ``ρ√H_ii`` in the norm of ``η^{-1}``, and the value by ``ρ√(H_ii H_jj)``
+    (MATH §3). Decided per pair of observables in the Frobenius norm.
     """
     n_a, n_b, n_response, n_perturbation = shape
 
     def blocks(matrix: np.ndarray) -> np.ndarray:
         return matrix.reshape(n_a, n_response, n_b, n_perturbation).transpose(0, 2, 1, 3)
 
-    def root(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return blocks(np.sqrt(np.outer(a, b)))
+    def element(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.sqrt(a[:, None, :, None] * b[None, :, None, :])
+
+    def frobenius(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.outer(a, b))
 
     lower = blocks(path.lower(damping))
-    low_a, up_a, low_b, up_b = path.diagonals(damping)
-    rho = rounding * root(up_a, up_b)
+    side_a, side_b = path.sides(damping)
+    diagonal_a, diagonal_b = (np.maximum(_diagonal(s.upper), _diagonal(s.lower)) for s in (side_a, side_b))
+    rho = rounding * element(diagonal_a, diagonal_b)
+    rho_norm = rounding * frobenius(diagonal_a.sum(1), diagonal_b.sum(1))
     if path.exact:
-        relative = relative_error(lower, rho)
+        relative = _relative(lower, rho_norm)
         return Certified(lower, rho, relative, rho, bool((relative <= tol).all()))
-    gap_a, gap_b = (np.maximum(up - low, 0) + 2 * rounding * up for low, up in ((low_a, up_a), (low_b, up_b)))
-    left_a, left_b = path.residual_widths(damping)
-    width_a = np.minimum(gap_a, (np.sqrt(left_a) + rounding * np.sqrt(up_a)) ** 2)
-    width_b = np.minimum(gap_b, (np.sqrt(left_b) + rounding * np.sqrt(up_b)) ** 2)
-
+    gaps = [_gap(side, rounding, d) for side, d in ((side_a, diagonal_a), (side_b, diagonal_b))]
+    left = [
+        _smaller(gap, _residual_gap(matrix, rounding, d))
+        for gap, matrix, d in zip(gaps, path.residual_gaps(damping), (diagonal_a, diagonal_b), strict=True)
+    ]
     middle = 0.5 * (lower + blocks(path.upper(damping)))
-    middle_error, lower_error = 0.5 * root(gap_a, gap_b) + rho, root(width_a, width_b) + rho
-    middle_relative, lower_relative = relative_error(middle, middle_error), relative_error(lower, lower_error)
-    pick = ((middle_relative <= tol) & (middle_relative < lower_relative))[:, :, None, None]
-    values, error = np.where(pick, middle, lower), np.where(pick, middle_error, lower_error)
-    relative = relative_error(values, error)
+    middle_relative = _relative(middle, 0.5 * frobenius(gaps[0].norm, gaps[1].norm) + rho_norm)
+    lower_relative = _relative(lower, frobenius(left[0].norm, left[1].norm) + rho_norm)
+    pick = (middle_relative <= tol) & (middle_relative < lower_relative)
+    chosen = pick[:, :, None, None]
+    values = np.where(chosen, middle, lower)
+    error = rho + np.where(
+        chosen,
+        0.5 * element(gaps[0].diagonal, gaps[1].diagonal),
+        element(left[0].diagonal, left[1].diagonal),
+    )
+    relative = np.where(pick, middle_relative, lower_relative)
     return Certified(values, error, relative, rho, bool((relative <= tol).all()))
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Of a positive semidefinite gap per observable: its diagonal ``(n_obs, n)`` and Frobenius norm ``(n_obs,)``."""
+
+    diagonal: np.ndarray
+    norm: np.ndarray
+
+
+def _gap(side: Sides, rounding: float, diagonal: np.ndarray) -> _Gap:
+    """``H_U − H_L``, widened by what rounding may hide."""
+    w = side.upper - side.lower
+    slack = 2 * rounding * diagonal
+    wide = np.maximum(_diagonal(w), 0.0) + slack
+    return _Gap(wide, np.minimum(np.sqrt(np.einsum("kij,kij->k", w, w)) + slack.sum(1), wide.sum(1)))
+
+
+def _residual_gap(matrix: np.ndarray | None, rounding: float, diagonal: np.ndarray) -> _Gap:
+    """The residual form, widened likewise; infinite where the residual is unknown."""
+    if matrix is None:
+        return _Gap(np.full(diagonal.shape, np.inf), np.full(len(diagonal), np.inf))
+    wide = (np.sqrt(np.maximum(_diagonal(matrix), 0.0)) + rounding * np.sqrt(diagonal)) ** 2
+    norm = np.sqrt(np.einsum("kij,kij->k", matrix, matrix))
+    norm = (np.sqrt(norm) + rounding * np.sqrt(diagonal.sum(1))) ** 2
+    return _Gap(wide, np.minimum(norm, wide.sum(1)))
+
+
+def _smaller(a: _Gap, b: _Gap) -> _Gap:
+    return _Gap(np.minimum(a.diagonal, b.diagonal), np.minimum(a.norm, b.norm))
+
+
+def _diagonal(blocks: np.ndarray) -> np.ndarray:
+    return np.einsum("kii->ki", blocks)
+
+
+def _relative(values: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Frobenius error over the norm of the values, per pair of observables; zero for an exact zero."""
+    size = _norm(values)
+    return np.where(error > 0, np.divide(error, size, out=np.full_like(size, np.inf), where=size > 0), 0.0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pdeinfl import _core
-from pdeinfl.engine.certificate import DampingPath
+from pdeinfl.engine.certificate import DampingPath, observable_blocks
 from pdeinfl.engine.memory import free_memory
 from pdeinfl.engine.solvers.problem import Problem, Solution
 
@@ -56,7 +56,6 @@ def solve_dense(problem: Problem) -> Solution:
         # and would be divided by the damping.
         overlap = coordinates @ coordinates.T
     response, perturbation = problem.response_rows, problem.perturbation_rows
-    norms = overlap.diagonal()
     empty = np.empty((0,))
     path = DampingPath(
         ritz=values,
@@ -66,8 +65,8 @@ def solve_dense(problem: Problem) -> Solution:
         upper_response=np.empty((len(response), 0)),
         upper_perturbation=np.empty((len(perturbation), 0)),
         overlap=overlap[np.ix_(response, perturbation)],
-        norms_response=norms[response],
-        norms_perturbation=norms[perturbation],
+        gram_response=observable_blocks(overlap, response, problem.shape[0]),
+        gram_perturbation=observable_blocks(overlap, perturbation, problem.shape[1]),
         exact=True,
     )
 

@@ -35,9 +35,9 @@ def solution_of(problem: Problem, z: Tensor, damping: float, **details: float | 
     values = inner(problem.gradients, z.to(problem.gradients.dtype)).numpy()[problem.response_rows]
     subspace = galerkin(problem, z)
     path = subspace.path()
-    _, upper, _, _ = path.diagonals(damping)
+    upper = np.einsum("kii->ki", path.sides(damping)[0].upper).ravel()
     bound = np.outer(np.sqrt(upper), norms) / np.sqrt(damping)
-    sizes = np.sqrt(path.norms_perturbation)
+    sizes = np.sqrt(np.einsum("kii->ki", path.gram_perturbation)).ravel()
     relative = np.divide(norms, sizes, out=np.zeros_like(norms), where=sizes > 0)
     z64 = z.double()
     solved = subspace.solution(path)

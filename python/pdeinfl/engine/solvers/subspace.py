@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pdeinfl.engine.basis import Basis, inner, pad_columns
-from pdeinfl.engine.certificate import DampingPath
+from pdeinfl.engine.certificate import DampingPath, observable_blocks
 from pdeinfl.engine.solvers.problem import Problem, Solution
 
 
@@ -93,7 +93,6 @@ class Subspace:
         upper = (self._gradients @ adjoint.T @ upper_vectors).numpy()
         self._ritz_vectors = vectors
         response, perturbation = problem.response_rows, problem.perturbation_rows
-        norms = problem.overlap.diagonal()
         residual_map = residual_upper = in_span = None
         if self.holds_perturbations and len(adjoint) == len(self.u):
             fresh = adjoint[:, len(forward) :]
@@ -108,8 +107,8 @@ class Subspace:
             upper_response=upper[response],
             upper_perturbation=upper[perturbation],
             overlap=problem.overlap[np.ix_(response, perturbation)],
-            norms_response=norms[response],
-            norms_perturbation=norms[perturbation],
+            gram_response=observable_blocks(problem.overlap, response, problem.shape[0]),
+            gram_perturbation=observable_blocks(problem.overlap, perturbation, problem.shape[1]),
             residual_map=residual_map,
             residual_upper=residual_upper,
             response_in_span=in_span,
