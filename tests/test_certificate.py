@@ -164,7 +164,7 @@ def test_residual_form_bounds_the_lower_side():
     gram = (known.b @ known.b.T)[None]
     path = DampingPath(
         ritz.clip(0), low, low, upper_ritz.clip(0), up, up, gram[0], gram, gram,
-        (inside.T @ (m @ u.T) @ fresh).T, above.T @ fresh, np.ones(3, bool),
+        (inside.T @ (m @ u.T) @ fresh).T, *[known.b @ q[len(previous) :].T] * 2, above.T @ fresh, np.ones(3, bool),
     )  # fmt: skip
     for damping in DAMPINGS:
         h = known.exact(damping, known.b, known.b)

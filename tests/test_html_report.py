@@ -93,8 +93,8 @@ def with_path(result, relative=1e-3):
     values = np.maximum(values, 0)
     rows = vectors * np.sqrt(values)
     empty = np.empty((n, 0))
-    norms = np.einsum("ik,ik->i", rows, rows)
-    path = DampingPath(values, rows, rows, np.empty(0), empty, empty, rows @ rows.T, norms, norms, exact=True)
+    overlap = rows @ rows.T
+    path = DampingPath(values, rows, rows, np.empty(0), empty, empty, overlap, overlap[None], overlap[None], exact=True)
     cut = replace(
         result,
         values=result.values[:1],

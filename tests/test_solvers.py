@@ -24,6 +24,7 @@ OPTIONS = {
     "dense": {},
     "krylov": {},
     "krylov, stopped early": {"max_products": 12},
+    "krylov, whole blocks": {"block_share": 1.0, "max_products": 18},
     "cg": {"rtol": 1e-3},
     "cg, preconditioned": {"rtol": 1e-3, "nystrom_rank": 20},
     "span": {},

@@ -114,6 +114,8 @@ class Basis:
         for block in self._blocks:
             weights = coefficients[:, start : start + len(block)]
             start += len(block)
+            if not bool(weights.any()):
+                continue
             for low in range(0, self.length, _PANEL):
                 part = slice(low, low + _PANEL)
                 rows[:, part].addmm_(weights, block[:, part].to(rows.device).double())

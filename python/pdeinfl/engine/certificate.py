@@ -26,8 +26,10 @@ class DampingPath:
         upper_response, upper_perturbation: KᵀG in that eigenbasis, ``(n_rows, m)``.
         overlap: GᵀG, ``(n_response_rows, n_perturbation_rows)``.
         gram_response, gram_perturbation: GᵀG of each observable, ``(n_obs, n, n)``.
-        residual_map: for gradients in the span of Q, ``g − ηy`` of the Galerkin solution y lies in the b directions
-            that Jᵀ found last, at coordinates ``−residual_map·(y in the Ritz basis)``, ``(b, r)``; None where unknown.
+        residual_map, residual_response, residual_perturbation: for gradients in the span of Q, the residual
+            ``g − ηy`` of the Galerkin solution y lies in the b directions of Q that have not been through J, at
+            coordinates ``residual_response − residual_map·(y in the Ritz basis)``: ``(b, r)`` and ``(n_rows, b)``; None
+            where unknown.
         residual_upper: ``Kᵀ`` of those directions in the upper eigenbasis, ``(m, b)``.
         response_in_span: which responses lie in the span of Q, ``(n_rows,)`` bool; perturbations all do where
             `residual_map` is known.
@@ -45,6 +47,8 @@ class DampingPath:
     gram_response: np.ndarray
     gram_perturbation: np.ndarray
     residual_map: np.ndarray | None = None
+    residual_response: np.ndarray | None = None
+    residual_perturbation: np.ndarray | None = None
     residual_upper: np.ndarray | None = None
     response_in_span: np.ndarray | None = None
     exact: bool = False
@@ -95,11 +99,11 @@ class DampingPath:
         if self.residual_map is None or self.residual_upper is None or self.response_in_span is None:
             return None, None
         gaps = []
-        for start, gram in (
-            (self.lower_response, self.gram_response),
-            (self.lower_perturbation, self.gram_perturbation),
+        for start, outside, gram in (
+            (self.lower_response, self.residual_response, self.gram_response),
+            (self.lower_perturbation, self.residual_perturbation, self.gram_perturbation),
         ):
-            r = (start / (self.ritz + damping)) @ self.residual_map.T
+            r = outside - (start / (self.ritz + damping)) @ self.residual_map.T
             known = r @ self.residual_upper.T
             above = _quadratic(r, np.ones(r.shape[1]), len(gram)) - _quadratic(
                 known, self.upper_ritz + damping, len(gram)
@@ -118,7 +122,7 @@ class Sides:
 
 def _quadratic(rows: np.ndarray, divisor: np.ndarray, n_observables: int) -> np.ndarray:
     """``X diag(1/divisor) Xᵀ`` of each observable's rows X: ``(n_obs·n, r) → (n_obs, n, n)``."""
-    blocks = rows.reshape(n_observables, -1, rows.shape[1])
+    blocks = rows.reshape(n_observables, len(rows) // n_observables, rows.shape[1])
     return (blocks / divisor) @ blocks.transpose(0, 2, 1)
 
 

@@ -28,26 +28,36 @@ class Subspace:
         self.problem = problem
         self.q = Basis(metric.n_parameters, dtype, device, share)
         self.u = Basis(metric.n_outputs, dtype, device, share)
-        self._forward: list[Tensor] = []
-        self._adjoint: list[Tensor] = []
         self._gradients = torch.zeros(len(problem.gradients), 0, dtype=torch.float64)
-        self._pending_q: list[Tensor] = []
+        # Directions of Q that have been through J, and their complement, which waits: orthonormal columns.
+        self._sent = torch.zeros(0, 0, dtype=torch.float64)
+        self._waiting = torch.zeros(0, 0, dtype=torch.float64)
+        self._forward: list[Tensor] = []
+        self._adjoint = torch.zeros(0, 0, dtype=torch.float64)
         self._pending_u: list[Tensor] = []
         self.holds_perturbations = False
 
     @property
-    def n_forward(self) -> int:
-        """Vectors of Q that have been through J."""
-        return sum(len(d) for d in self._forward)
+    def n_waiting(self) -> int:
+        """Directions of Q that have not been through J."""
+        return self._waiting.shape[1]
+
+    @property
+    def knows_residuals(self) -> bool:
+        """Whether every residual ``g − ηy`` lies in Q: the gradients do, and all of U has been through Jᵀ."""
+        return self.holds_perturbations and len(self._adjoint) == len(self.u)
 
     def add_parameters(self, rows: Tensor, noise: float = 0.0) -> Tensor:
         """Extend Q by rows ``(k, P)``, but for directions shorter than ``noise``; returns their coordinates."""
         before = len(self.q)
         coordinates = self.q.extend(rows, noise)
-        if len(self.q) > before:
-            fresh = self.q.last()
-            self._pending_q.append(fresh)
-            self._gradients = torch.cat([self._gradients, inner(self.problem.gradients, fresh)], 1)
+        n_fresh = len(self.q) - before
+        if n_fresh:
+            self._gradients = torch.cat([self._gradients, inner(self.problem.gradients, self.q.last())], 1)
+            self._sent = _pad(self._sent, n_fresh, 0)
+            self._waiting = _pad(self._waiting, n_fresh, n_fresh)
+            self._waiting[before:, -n_fresh:] = torch.eye(n_fresh, dtype=torch.float64)
+            self._adjoint = _pad(self._adjoint, 0, n_fresh)
         return coordinates
 
     def add_outputs(self, rows: Tensor, noise: float = 0.0) -> Tensor:
@@ -58,13 +68,24 @@ class Subspace:
             self._pending_u.append(self.u.last())
         return coordinates
 
-    def forward(self) -> bool:
-        """Send the new vectors of Q through J; False when there are none."""
-        if not self._pending_q:
+    def forward(self, directions: Tensor | None = None) -> bool:
+        """Send directions of Q that wait through J; False when there are none.
+
+        Args:
+            directions: combinations of them, ``(k, n_waiting)`` with orthonormal rows; the rest of their span goes on
+                waiting. Default all of them.
+        """
+        if not self.n_waiting:
             return False
-        block = torch.cat(self._pending_q)
-        self._pending_q.clear()
+        if directions is None or len(directions) == self.n_waiting:
+            chosen, left = self._waiting, self._waiting[:, :0]
+        else:
+            whole = torch.linalg.qr(directions.T, mode="complete").Q
+            chosen, left = self._waiting @ whole[:, : len(directions)], self._waiting @ whole[:, len(directions) :]
+        block = self.q.combine(chosen.T).to(self.problem.gradients.dtype)
         self._forward.append(self.add_outputs(self.problem.metric.forward(block), 4 * self.problem.product_noise))
+        self._sent = torch.cat([self._sent, chosen], 1)
+        self._waiting = left
         return True
 
     def adjoint(self) -> bool:
@@ -73,32 +94,59 @@ class Subspace:
             return False
         block = torch.cat(self._pending_u)
         self._pending_u.clear()
-        self._adjoint.append(self.add_parameters(self.problem.metric.adjoint(block), 4 * self.problem.product_noise))
+        coordinates = self.add_parameters(self.problem.metric.adjoint(block), 4 * self.problem.product_noise)
+        self._adjoint = torch.cat([self._adjoint, coordinates])
         return True
 
     def record_adjoint(self, coordinates: Tensor) -> None:
         """Coordinates in Q of ``√s·Jᵀu`` for vectors of U whose product was known without computing it."""
         self._pending_u.clear()
-        self._adjoint.append(coordinates)
+        self._adjoint = torch.cat([self._adjoint, coordinates])
+
+    def leading(self, damping: float, share: float) -> Tensor | None:
+        r"""Combinations of the directions that wait which hold most of what H lacks: ``(k, n_waiting)``.
+
+        The residuals r of the perturbations lie in those directions, and there ``H − H_L = rᵀη⁻¹r ≤ rᵀBr`` with
+        ``B = [1 − Kᵀ(λ + KKᵀ)⁻¹K]/λ``: the fewest right singular vectors of ``r·B^{1/2}`` that hold ``share`` of
+        ``tr rᵀBr``. None (all of them) where the residuals are not known: the gradients must lie in Q, and all of U
+        have been through Jᵀ.
+        """
+        if not self.knows_residuals:
+            return None
+        gradients = self._gradients[torch.from_numpy(self.problem.perturbation_rows)]
+        forward = pad_columns(self._forward, len(self.u))
+        fresh = self._adjoint @ self._waiting
+        y = _solve_shifted(forward @ forward.T, damping, (gradients @ self._sent).T).T
+        residuals = gradients @ self._waiting - y @ forward @ fresh
+        metric = -fresh.T @ _solve_shifted(self._adjoint @ self._adjoint.T, damping, fresh)
+        metric.diagonal().add_(1.0)
+        values, vectors = torch.linalg.eigh(metric)
+        weighted = residuals @ (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        sizes, right = torch.linalg.svd(weighted, full_matrices=False)[1:]
+        held = torch.cumsum(sizes**2, 0)
+        return right[: int((held < share * held[-1]).sum()) + 1]
 
     def path(self) -> DampingPath:
         """Both sides of the certificate, diagonalised."""
-        problem = self.problem
+        problem, adjoint, gradients = self.problem, self._adjoint, self._gradients
         forward = pad_columns(self._forward, len(self.u))
-        adjoint = pad_columns(self._adjoint, len(self.q))
-        lower = self._gradients[:, : len(forward)]
         ritz, vectors = torch.linalg.eigh(forward @ forward.T)
-        lower = (lower @ vectors).numpy()
+        self._ritz_vectors = self._sent @ vectors
+        lower = (gradients @ self._ritz_vectors).numpy()
         upper_ritz, upper_vectors = torch.linalg.eigh(adjoint @ adjoint.T)
-        upper = (self._gradients @ adjoint.T @ upper_vectors).numpy()
-        self._ritz_vectors = vectors
+        upper = (gradients @ adjoint.T @ upper_vectors).numpy()
         response, perturbation = problem.response_rows, problem.perturbation_rows
-        residual_map = residual_upper = in_span = None
-        if self.holds_perturbations and len(adjoint) == len(self.u):
-            fresh = adjoint[:, len(forward) :]
-            residual_map = (vectors.T @ forward @ fresh).T.numpy()
-            residual_upper = (upper_vectors.T @ fresh).numpy()
-            in_span = np.isin(response, perturbation)
+        known = {}
+        if self.knows_residuals:
+            fresh = adjoint @ self._waiting
+            outside = (gradients @ self._waiting).numpy()
+            known = {
+                "residual_map": (vectors.T @ forward @ fresh).T.numpy(),
+                "residual_response": outside[response],
+                "residual_perturbation": outside[perturbation],
+                "residual_upper": (upper_vectors.T @ fresh).numpy(),
+                "response_in_span": np.isin(response, perturbation),
+            }
         return DampingPath(
             ritz=ritz.clamp(min=0).numpy(),
             lower_response=lower[response],
@@ -109,23 +157,32 @@ class Subspace:
             overlap=problem.overlap[np.ix_(response, perturbation)],
             gram_response=observable_blocks(problem.overlap, response, problem.shape[0]),
             gram_perturbation=observable_blocks(problem.overlap, perturbation, problem.shape[1]),
-            residual_map=residual_map,
-            residual_upper=residual_upper,
-            response_in_span=in_span,
+            **known,
         )
 
     def solution(self, path: DampingPath, **extra: object) -> Solution:
         """The `Solution` of this subspace; its steps keep Q alive."""
-        vectors, q, n_columns = self._ritz_vectors, self.q, self.n_forward
+        vectors, q = self._ritz_vectors, self.q
         ritz, start = path.ritz, path.lower_perturbation
 
         def step(row: int, damping: float) -> Tensor:
             coefficients = vectors @ torch.from_numpy(start[row] / (ritz + damping))
             padded = torch.zeros(1, len(q), dtype=torch.float64)
-            padded[0, :n_columns] = coefficients
+            padded[0, : len(coefficients)] = coefficients
             return -q.combine(padded)[0]
 
         return Solution(path=path, ritz=path.ritz, step=step, **extra)  # type: ignore[arg-type]
+
+
+def _pad(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """The matrix with so many rows and columns of zeros added."""
+    return torch.nn.functional.pad(matrix, (0, columns, 0, rows))
+
+
+def _solve_shifted(matrix: Tensor, shift: float, right: Tensor) -> Tensor:
+    """``(matrix + shift)⁻¹ right`` for a positive semidefinite matrix, which is overwritten."""
+    matrix.diagonal().add_(shift)
+    return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
 
 
 def galerkin(problem: Problem, rows: Tensor) -> Subspace:

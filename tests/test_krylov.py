@@ -1,0 +1,128 @@
+"""The adaptive block of `krylov`: which directions go on, and when it stops."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+import pdeinfl as pi
+from engine_problems import Exact, conv_net, mini_batch
+from pdeinfl.engine.damping import Damping
+from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.metric import Metric
+from pdeinfl.engine.solvers.problem import Problem
+from pdeinfl.engine.solvers.subspace import Subspace
+
+EPS = np.finfo(np.float64).eps
+
+
+@cache
+def problem():
+    module, batch = conv_net(width=16), mini_batch(6, sides=(4, 4))
+    return module, batch, Exact(module, batch)
+
+
+def solve(relative, response="smse", **options):
+    module, batch, truth = problem()
+    options = {"product_dtype": "float64", "tol": 0.02, **options}
+    return pi.influence(module, batch, response, damping=relative * truth.top, **options)
+
+
+@cache
+def subspace():
+    """Q from the gradients, after one block of J and of Jᵀ, float64."""
+    module, batch, truth = problem()
+    g = torch.from_numpy(truth.gradients("smse", batch))
+    rows = np.arange(len(g))
+    setting = Problem(
+        metric=Metric(Jacobian(module, dtype=torch.float64), batch), gradients=g, response_rows=rows,
+        perturbation_rows=rows, overlap=(g @ g.T).numpy(), residuals=None, in_range=True, shape=(1, 1, len(g), len(g)),
+        dampings=(Damping.of(1.0),), lambda_max=truth.top, tol=0.02,
+    )  # fmt: skip
+    grown = Subspace(setting)
+    grown.add_parameters(g)
+    grown.holds_perturbations = True
+    grown.forward()
+    grown.adjoint()
+    return grown, g.numpy(), truth.j.reshape(-1, truth.j.shape[-1])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_leading_directions_hold_the_share_of_what_is_missing(share):
+    """Against explicit matrices: ``r = (1 − ηQ(QᵀηQ)⁻¹Qᵀ)g`` and B, both on the directions that wait."""
+    grown, g, j = subspace()
+    truth = problem()[2]
+    damping = 1e-3 * truth.top
+    q = grown.q.combine(torch.eye(len(grown.q), dtype=torch.float64)).numpy()
+    u = grown.u.combine(torch.eye(len(grown.u), dtype=torch.float64)).numpy()
+    solved = q[: len(g)]
+    eta = j.T @ j + damping * np.eye(j.shape[1])
+    r = g - g @ solved.T @ np.linalg.inv(solved @ eta @ solved.T) @ solved @ eta
+    k = u @ j
+    b = (np.eye(j.shape[1]) - k.T @ np.linalg.solve(damping * np.eye(len(k)) + k @ k.T, k)) / damping
+    waiting = q[len(g) :]
+    values, vectors = np.linalg.eigh(waiting @ b @ waiting.T)
+    weighted = r @ waiting.T @ (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    np.testing.assert_allclose(r @ waiting.T @ waiting, r, atol=1e-9 * np.abs(r).max())
+    sizes = np.linalg.svd(weighted, compute_uv=False) ** 2
+    directions = grown.leading(damping, share).numpy()
+    n = len(directions)
+    slack = 1e3 * EPS * truth.top / damping
+    assert np.abs(directions @ directions.T - np.eye(n)).max() <= slack
+    held = np.linalg.norm(weighted @ directions.T) ** 2
+    assert held == pytest.approx(sizes[:n].sum(), rel=slack)
+    assert sizes[: n - 1].sum() < share * sizes.sum() <= sizes[:n].sum() * (1 + slack)
+
+
+def test_more_share_is_more_directions_and_all_of_them_are_a_whole_block():
+    grown = subspace()[0]
+    sizes = [len(grown.leading(1e-3, share)) for share in (0.2, 0.5, 0.9)]
+    assert sizes == sorted(sizes)
+    assert 1 <= sizes[0] < sizes[-1] <= grown.n_waiting
+
+
+def test_residuals_are_not_known_before_the_gradients_are_held():
+    grown = Subspace(subspace()[0].problem)
+    grown.add_parameters(torch.from_numpy(subspace()[1]))
+    assert not grown.knows_residuals
+    assert grown.leading(1.0, 0.7) is None
+
+
+@pytest.mark.parametrize("relative", [1e-2, 1e-3, 1e-5])
+def test_adaptive_blocks_certify_the_same_with_fewer_products(relative):
+    truth = problem()[2]
+    h, _ = truth.influence("smse", "smse", relative * truth.top)
+    products = {}
+    for share in (0.7, 1.0):
+        result = solve(relative, block_share=share)
+        assert result.converged
+        assert np.linalg.norm(result["smse", "smse"] - h) <= 0.02 * np.linalg.norm(h)
+        products[share] = result.n_jvp + result.n_vjp
+    assert products[0.7] < products[1.0]
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_directions_run_out_with_the_exact_answer(share):
+    """Asked for more than any number of products gives, the iteration ends with every direction sent."""
+    truth = problem()[2]
+    result = solve(1e-2, ("smse", "mass"), block_share=share, tol=1e-15, max_products=10**6)
+    for response in ("smse", "mass"):
+        h, room = truth.influence(response, "smse", 1e-2 * truth.top)
+        assert (np.abs(result[response, "smse"] - h) <= room + 1e-9 * np.abs(h).max()).all()
+
+
+def test_stops_where_rounding_forbids_the_tolerance():
+    """In float32 at a damping where rounding alone is more than ``tol``, further products would not help."""
+    result = solve(1e-6, product_dtype="float32", tol=1e-5)
+    patient = solve(1e-6, product_dtype="float64", tol=1e-5)
+    assert not result.converged
+    assert result.n_jvp + result.n_vjp < patient.n_jvp + patient.n_vjp
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_block_share_must_be_a_share(share):
+    with pytest.raises(ValueError, match=r"`block_share` must lie in \(0, 1\]; got"):
+        solve(1e-2, block_share=share)
