@@ -244,7 +244,7 @@ REFUSALS = {
     "damping": ({"damping": -1.0}, "`damping` must be a positive finite number; got -1.0"),
     "no damping": ({"damping": ()}, "`damping` is empty"),
     "tol": ({"tol": 0.0}, "`tol` must be positive; got 0.0"),
-    "dtype": ({"product_dtype": "float16"}, "`product_dtype` must be one of float32, float64; got 'float16'"),
+    "dtype": ({"product_dtype": "float16"}, "`product_dtype` must be one of float32, tf32, bfloat16, float64; got"),
     "parameters": ({"parameters": "head.*"}, "`parameters`: 'head.*' matches none of 0.weight"),
     "preset": ({"preset": "ours"}, "`preset` must be one of paper, companion; got 'ours'"),
     "observable": ({"response": "speed"}, "unknown observable 'speed'"),

@@ -1,5 +1,9 @@
 """Chunks that shrink when memory runs out."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +101,59 @@ def test_products_survive_a_device_that_takes_one_direction_at_a_time(monkeypatc
     got = Jacobian(module, dtype=torch.float64).vjp(batch, u)
     monkeypatch.undo()
     assert torch.allclose(got, want.vjp(batch, u), rtol=0, atol=64 * np.finfo(float).eps * float(got.abs().max()))
+
+
+PEAK = """
+import sys, threading
+import torch
+import pdeinfl as pi
+from engine_problems import mini_batch
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, anonymous())
+
+def solve(products):
+    return pi.influence(model, batch, "smse", damping=pi.Damping.relative(1e-6), tol=1e-9, max_products=products,
+                        memory_budget=int(sys.argv[1]))
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = pi.surrogates.ViT(resolution=8, width=128, depth=1, heads=2, patch=2)
+batch = mini_batch(6, sides=(8, 8))
+solve(20)
+done, base = threading.Event(), anonymous()
+peak = base
+watcher = threading.Thread(target=watch)
+watcher.start()
+result = solve(300)
+done.set()
+watcher.join()
+print(peak - base, result.settings["solver_basis_spilled"])
+"""
+
+
+def peak_of_a_solve(budget):
+    """Memory, but for mapped files, that a `krylov` solve in a process of its own takes beyond what that held before,
+    and the rows of its basis on disk."""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", PEAK, str(budget)], capture_output=True, text=True,
+                         cwd=Path(__file__).parent, check=True)  # fmt: skip
+    peak, spilled = map(int, run.stdout.split())
+    return peak, spilled
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_solve_stays_within_its_memory_budget():
+    """Here the bases alone are 80 MiB, the gradients and the copies of one block 30 MiB."""
+    budget = 64 * 2**20
+    peak, spilled = peak_of_a_solve(budget)
+    assert peak <= budget
+    assert spilled > 0
+    unbounded, none = peak_of_a_solve(2**34)
+    assert unbounded > budget
+    assert none == 0

@@ -85,7 +85,7 @@ def test_other_files_are_refused(result, tmp_path):
     result.save(tmp_path / "newer.h5")
     with h5py.File(tmp_path / "newer.h5", "a") as file:
         file.attrs["version"] = 99
-    with pytest.raises(ValueError, match="has version 99; this pdeinfl reads version 1"):
+    with pytest.raises(ValueError, match="has version 99; this pdeinfl reads version 2"):
         pi.Influence.load(tmp_path / "newer.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(OSError, match="truncated or corrupt"):

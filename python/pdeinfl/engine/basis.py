@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pdeinfl import _core
+from pdeinfl.engine.memory import return_freed_memory
 from pdeinfl.engine.threads import num_threads
 
 # Columns of a panel in which long vectors are updated in float64.
@@ -40,7 +41,8 @@ class Basis:
 
     Args:
         length: K. dtype: storage dtype. device: where the blocks are used.
-        memory_budget: bytes that the rows may hold in memory; beyond it further blocks go to a temporary file.
+        memory_budget: bytes that the rows may hold on the device; beyond it further blocks go to a temporary file.
+        pinned_budget: of a CUDA device, bytes of pinned host memory that are filled before files.
         directory: where that file is made; default the system's temporary directory.
     """
 
@@ -50,14 +52,15 @@ class Basis:
         dtype: torch.dtype,
         device: torch.device,
         memory_budget: float = float("inf"),
+        pinned_budget: float = 0.0,
         directory: str | None = None,
     ) -> None:
         self.length, self.dtype, self.device = length, dtype, device
         self._budget = memory_budget
+        self._pinned_budget = pinned_budget if device.type == "cuda" else 0.0
         self._directory = directory
         self._spill: Path | None = None
         self._blocks: list[Tensor] = []
-        self._held = 0
 
     def __len__(self) -> int:
         return sum(len(b) for b in self._blocks)
@@ -69,13 +72,16 @@ class Basis:
 
     def append(self, rows: Tensor) -> None:
         """Store a block of rows as they are."""
-        rows = rows.to(self.dtype)
+        rows = rows.to(self.dtype).contiguous()
         size = rows.numel() * rows.element_size()
-        if self._held + size > self._budget:
-            self._blocks.append(self._to_disk(rows.cpu()))
+        if size <= self._budget:
+            self._budget -= size
+            self._blocks.append(rows)
+        elif size <= self._pinned_budget:
+            self._pinned_budget -= size
+            self._blocks.append(rows.cpu().pin_memory())
         else:
-            self._held += size
-            self._blocks.append(rows.contiguous())
+            self._blocks.append(self._to_disk(rows.cpu()))
 
     def _to_disk(self, rows: Tensor) -> Tensor:
         if self._spill is None:
@@ -86,6 +92,7 @@ class Basis:
         path = self._spill / f"{len(self._blocks)}.npy"
         array = rows.numpy()
         np.save(path, array)
+        return_freed_memory()
         return torch.from_numpy(np.load(path, mmap_mode="r+"))
 
     def last(self) -> Tensor:
@@ -118,7 +125,7 @@ class Basis:
                 continue
             for low in range(0, self.length, _PANEL):
                 part = slice(low, low + _PANEL)
-                rows[:, part].addmm_(weights, block[:, part].to(rows.device).double())
+                rows[:, part].addmm_(weights, block[:, part].to(rows.device, non_blocking=True).double())
 
     def extend(self, rows: Tensor, floor: float) -> Tensor:
         """Append what the rows add to the span and return their coordinates in the grown basis.

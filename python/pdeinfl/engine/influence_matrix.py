@@ -12,17 +12,20 @@ from torch import nn
 
 from pdeinfl import _core
 from pdeinfl.data.mini_batch import MiniBatch
+from pdeinfl.engine.audit import Audit, audit_solutions, spread
 from pdeinfl.engine.basis import inner
 from pdeinfl.engine.certificate import Certified, certify, relative_error, rounding_factor
 from pdeinfl.engine.damping import Damping
-from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict
+from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict, residuals
 from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.memory import free_memory
 from pdeinfl.engine.metric import METRICS, Metric
+from pdeinfl.engine.precision import FLOAT32_PRODUCTS
 from pdeinfl.engine.result import Influence, Labels
 from pdeinfl.engine.solvers import SOLVERS, Problem, Solution, check_options, solve
 from pdeinfl.engine.spectrum import effective_dof
 from pdeinfl.engine.threads import num_threads, thread_limit
-from pdeinfl.observables import SMSE, resolve_all
+from pdeinfl.observables import SMSE, Observable, resolve_all
 
 __all__ = ["PRESETS", "Influence", "Labels", "influence"]
 
@@ -33,7 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "companion": {"metric": "mean", "damping": 1e-6, "solver": "span"},
 }
 DEFAULT_DAMPING = Damping.relative(1e-3)
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_PRODUCT_DTYPES = (*FLOAT32_PRODUCTS, "float64")
 
 
 def influence(
@@ -57,6 +60,7 @@ def influence(
     progress: bool | Callable[[str], None] = False,
     lambda_max: float | None = None,
     keep_steps: bool = True,
+    audit: int = 0,
     seed: int = 0,
     run: str = "",
     epoch: int = 0,
@@ -73,9 +77,10 @@ def influence(
 
     The module is left as it was found: weights, buffers, gradients, train/eval flags.
 
-    Peak memory: the gradients (``n_rows·P`` numbers), the solver's bases (`krylov`: about
-    ``n_products/2·(P + N·D)`` numbers, on disk beyond half of ``memory_budget`` each), a float64 working copy of one
-    block, and 30 % of what is free for activations.
+    Peak memory: ``memory_budget``. The gradients (``n_rows·P`` numbers) and the copies of one block (32 bytes each of
+    ``N·max(P, N·D)`` numbers) are held whatever it says; 30 % of it is for activations; the solver's bases (`krylov`:
+    about ``n_products/2·(P + N·D)`` numbers) take what is left, and go to the temporary directory beyond that (with
+    CUDA to pinned memory first).
 
     Args:
         model: any module that maps ``(n, C, X, Y)`` (and the mini-batch's extras) to the next state.
@@ -89,11 +94,15 @@ def influence(
         preset: ``"paper"`` or ``"companion"``: metric, damping and solver of those codes.
         response_batch, metric_batch: default the same as ``batch``.
         parameters: shell patterns of the parameter names that count; default all trainable ones.
-        device: default where the module lives. product_dtype: ``"float32"`` or ``"float64"`` (always for `dense`).
+        device: default where the module lives. product_dtype: ``"float32"``, ``"float64"`` (always for
+            `dense`), ``"tf32"`` (CUDA) or ``"bfloat16"``; the last two only for the products with the metric, of which
+            they double the speed at best and raise the error ρ, which is measured, a thousandfold.
         memory_budget: bytes; default what is free. num_threads: CPU threads; default each library's.
         progress: True for a line per step on standard error, or a callable that gets it.
         lambda_max: largest eigenvalue that relative dampings refer to; default this mini-batch's own.
         keep_steps: keep what `Influence.parameter_step` needs (the solver's basis) alive with the result.
+        audit: check so many perturbations, evenly spread, with float64 products (`Audit`, 4 products each); a result
+            that they contradict is not ``converged``.
         seed, run, epoch, mini_batch: labels of the result; the seed also starts random probes.
         effective_dof_probes: probes of stochastic Lanczos for ``effective_dof`` (0: leave it out; else at least 2).
         provenance: further entries of the result's ``settings`` (JSON-able), e.g. the checkpoint's digest.
@@ -123,7 +132,12 @@ def influence(
     if not tol > 0:
         raise ValueError(f"`tol` must be positive; got {tol!r}")
     check_options(solver, solver_options)
-    dtype = torch.float64 if solver == "dense" else _product_dtype(product_dtype)
+    if audit < 0 or (audit and response_batch not in (None, batch)):
+        raise ValueError(
+            f"`audit` must be a number of perturbations that also respond, without `response_batch`; got {audit}"
+        )
+    products = "float64" if solver == "dense" else _product_dtype(product_dtype)
+    dtype = torch.float64 if products == "float64" else torch.float32
     given = damping if isinstance(damping, Sequence) else (damping,)
     dampings = tuple(Damping.of(d) for d in given)
     if not dampings:
@@ -137,9 +151,12 @@ def influence(
     with thread_limit(num_threads):
         jacobian = Jacobian(model, parameters, device, dtype, memory_budget)
         exact = jacobian if dtype == torch.float64 else jacobian.in_dtype(torch.float64)
+        if products == "tf32" and jacobian.device.type != "cuda":
+            raise ValueError(f"`product_dtype` 'tf32' needs a CUDA device; the module is on {jacobian.device}")
         gradients = gradient_set(jacobian, exact, response_observables, response_batch, perturbation_observables, batch)
         report(f"{len(gradients.rows)} gradients of {jacobian.n_parameters} parameters")
-        operator = Metric(jacobian, metric_batch, metric)
+        narrow = products in ("tf32", "bfloat16")
+        operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
         operator.n_vjp += gradients.n_products
         if dtype == torch.float64:
             noise, gradient_error = 0.0, 0.0
@@ -164,7 +181,7 @@ def influence(
             tol=tol,
             product_noise=noise,
             gradient_error=gradient_error,
-            memory_budget=float("inf") if memory_budget is None else memory_budget,
+            memory_budget=free_memory(jacobian.device) if memory_budget is None else memory_budget,
             seed=seed,
             report=report,
         )
@@ -190,13 +207,18 @@ def influence(
     certified = _certified(
         solution, shape, value, rounding_factor(product_error, gradient_error, lambda_max, value), tol
     )
+    audited = None
+    if audit:
+        with thread_limit(num_threads):
+            audited = _audit(audit, certified, value, solution, Metric(exact, metric_batch, metric),
+                             perturbation_observables, response_observables, batch)  # fmt: skip
     n_a, n_b, n_r, n_p = shape
     overlap = solution.path.overlap.reshape(n_a, n_r, n_b, n_p).transpose(0, 2, 1, 3)
     return Influence(
         values=certified.values,
         error_bound=certified.error_bound,
         relative_error=certified.relative_error,
-        converged=certified.converged,
+        converged=certified.converged and (audited is None or audited.agrees),
         response_names=tuple(o.name for o in response_observables),
         perturbation_names=tuple(o.name for o in perturbation_observables),
         response_labels=_labels(response_batch),
@@ -209,6 +231,7 @@ def influence(
         ritz_values=solution.ritz,
         subspace_dof=solution.path.subspace_dof(value),
         effective_dof=dof,
+        audit=audited,
         product_error=product_error,
         gradient_error=gradient_error,
         tol=tol,
@@ -221,7 +244,7 @@ def influence(
         settings={
             "solver": solver,
             "metric": metric,
-            "product_dtype": str(dtype).removeprefix("torch."),
+            "product_dtype": products,
             "n_parameters": jacobian.n_parameters,
             "n_outputs": operator.n_outputs,
             "device": str(jacobian.device),
@@ -244,11 +267,11 @@ def influence(
     )
 
 
-def _product_dtype(given: str | torch.dtype) -> torch.dtype:
+def _product_dtype(given: str | torch.dtype) -> str:
     name = str(given).removeprefix("torch.")
-    if name not in _DTYPES:
-        raise ValueError(f"`product_dtype` must be one of {', '.join(_DTYPES)}; got {given!r}")
-    return _DTYPES[name]
+    if name not in _PRODUCT_DTYPES:
+        raise ValueError(f"`product_dtype` must be one of {', '.join(_PRODUCT_DTYPES)}; got {given!r}")
+    return name
 
 
 def _reporter(progress: bool | Callable[[str], None]) -> Callable[[str], None]:
@@ -277,6 +300,32 @@ def _input_distance(response: MiniBatch, perturbation: MiniBatch) -> np.ndarray 
     distance = _core.pairwise_distance(torch.cat(states).numpy(), num_threads())
     n = len(response)
     return distance if response is perturbation else distance[:n, n:]
+
+
+def _audit(
+    k: int,
+    certified: Certified,
+    damping: float,
+    solution: Solution,
+    exact: Metric,
+    perturbation: Sequence[Observable],
+    response: Sequence[Observable],
+    batch: MiniBatch,
+) -> Audit:
+    """Right-hand sides spread over the perturbations, with what the result says of each pair of them."""
+    n = len(batch)
+    rows = spread(len(perturbation) * n, k)
+    observable, example = rows // n, rows % n
+    r = residuals(perturbation, predict(exact.jacobian, batch), batch)
+    each = exact.jacobian.per_example_gradients(batch.select(example), r[:, example])
+    gradients = each[observable, np.arange(len(rows))]
+    names = [o.name for o in response]
+    reported, bound = np.full((2, len(rows), len(rows)), np.nan)
+    for i, (own, at) in enumerate(zip(observable, example, strict=True)):
+        if perturbation[own].name in names:
+            pair = names.index(perturbation[own].name), observable, at, example
+            reported[i], bound[i] = certified.values[pair], certified.error_bound[pair]
+    return audit_solutions(exact, rows, gradients, solution.step, damping, reported, bound)
 
 
 def _certified(

@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.memory import chunked, free_memory
 from pdeinfl.engine.parameters import FlatParameters, evaluation_mode
-from pdeinfl.engine.precision import float64_throughout
+from pdeinfl.engine.precision import float32_products, float64_throughout
 from pdeinfl.engine.transforms import Transforms
 
 # Share of the free memory that one chunk of products may fill.
@@ -55,7 +55,8 @@ class Jacobian:
         module: maps ``(n, C, X, Y)`` (and the mini-batch's extras) to the next state.
         patterns: names of the parameters that count (`FlatParameters`).
         device: where products run; default the module's own device.
-        dtype: dtype of the products, float32 or float64.
+        dtype: dtype of operands and results, float32 or float64.
+        products: of float32, how the module multiplies: ``"float32"``, ``"tf32"`` (CUDA) or ``"bfloat16"`` (autocast).
         memory_budget: bytes that a call may use; default what is free.
     """
 
@@ -66,6 +67,7 @@ class Jacobian:
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         memory_budget: int | None = None,
+        products: str = "float32",
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"`model` must be a torch.nn.Module; got {type(module).__name__}")
@@ -74,6 +76,7 @@ class Jacobian:
         self.device = torch.device(device)
         self.parameters = FlatParameters(module, patterns, self.device, dtype)
         self.dtype = dtype
+        self.products = products
         self._patterns = patterns
         self.memory_budget = memory_budget
         self._bytes_per_example: int | None = None
@@ -81,10 +84,10 @@ class Jacobian:
         self._most_examples = sys.maxsize
         self.transforms = Transforms(type(self.parameters.module).__name__)
 
-    def in_dtype(self, dtype: torch.dtype) -> Jacobian:
-        """The same Jacobian with products in another dtype; of the transforms that the module does not take, the two
-        warn once."""
-        other = Jacobian(self.parameters.module, self._patterns, self.device, dtype, self.memory_budget)
+    def in_dtype(self, dtype: torch.dtype, products: str = "float32") -> Jacobian:
+        """The same Jacobian with products in another dtype or grade; of the transforms that the module does not take,
+        the two warn once."""
+        other = Jacobian(self.parameters.module, self._patterns, self.device, dtype, self.memory_budget, products)
         other.transforms = self.transforms.sibling()
         return other
 
@@ -108,7 +111,7 @@ class Jacobian:
                 warnings.catch_warnings(),
                 evaluation_mode(self.parameters.module),
                 sdpa_kernel(SDPBackend.MATH),
-                float64_throughout() if self.dtype == torch.float64 else nullcontext(),
+                float64_throughout() if self.dtype == torch.float64 else float32_products(self.products, self.device),
             ):
                 for message in _NOT_THE_USERS_BUSINESS:
                     warnings.filterwarnings("ignore", message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,14 @@ def free_memory(device: torch.device) -> int:
     group = _cgroup_available()
     system = _meminfo_available()
     return system if group is None else max(0, min(system, group))
+
+
+def return_freed_memory() -> None:
+    """Have the allocator give what is free back to the system: glibc keeps the aligned blocks that PyTorch frees, and
+    takes as much again for the next ones. Does nothing with another allocator."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

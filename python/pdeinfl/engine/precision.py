@@ -1,4 +1,4 @@
-"""float64 all the way through a module, also where its code names float32."""
+"""Precision of a module's products: float64 all the way, also where its code names float32; float32, TF32, bfloat16."""
 
 from __future__ import annotations
 
@@ -50,3 +50,31 @@ def float64_throughout() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(default)
+
+
+FLOAT32_PRODUCTS = ("float32", "tf32", "bfloat16")
+
+
+@contextmanager
+def float32_products(kind: str, device: torch.device) -> Iterator[None]:
+    """Within, matrix products and convolutions of float32 tensors have the precision of their name.
+
+    PyTorch's own default rounds the convolutions of CUDA devices to TF32; ``"float32"`` does not. ``"bfloat16"`` is
+    autocast: operands rounded to bfloat16, tensors between operations bfloat16 or float32 as autocast decides.
+    """
+    places: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    name, value = "allow_tf32", kind == "tf32"  # type: str, bool | str
+    if hasattr(torch.backends.cudnn, "conv"):
+        # PyTorch 2.9 and later: a string per operation; reading the old flags after setting these raises.
+        places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+        name, value = "fp32_precision", "tf32" if kind == "tf32" else "ieee"
+    before = [getattr(place, name) for place in places]
+    narrow = torch.autocast(device.type, torch.bfloat16, enabled=kind == "bfloat16", cache_enabled=False)
+    try:
+        for place in places:
+            setattr(place, name, value)
+        with narrow:
+            yield
+    finally:
+        for place, old in zip(places, before, strict=True):
+            setattr(place, name, old)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pdeinfl import _core
+from pdeinfl.engine.audit import Audit
 from pdeinfl.engine.certificate import DampingPath, certify, rounding_factor
 from pdeinfl.engine.damping import Damping
 
@@ -41,6 +42,7 @@ class Influence:
         n_jvp, n_vjp: Jacobian products over the metric mini-batch.
         ritz_values, subspace_dof, effective_dof, participation: MATH §3; ``effective_dof`` is None where it was not
             asked for, else (value, low, high).
+        audit: the check of some right-hand sides with float64 products; None where it was not asked for.
         product_error, gradient_error: measured relative rounding of products and of gradients.
         losses: SMSE of the response examples, ``(n_response,)``; input_distance: MATH §5, ``(n_response,
             n_perturbation)``; both None where unknown.
@@ -63,6 +65,7 @@ class Influence:
     ritz_values: np.ndarray = field(default_factory=lambda: np.empty(0))
     subspace_dof: float = float("nan")
     effective_dof: tuple[float, float, float] | None = None
+    audit: Audit | None = None
     product_error: float = 0.0
     gradient_error: float = 0.0
     tol: float = 0.0
@@ -222,6 +225,7 @@ class Influence:
                     damping=value,
                     subspace_dof=self.path.subspace_dof(value),
                     effective_dof=None,
+                    audit=None,
                 )
             )
         return out

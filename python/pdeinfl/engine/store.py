@@ -17,11 +17,12 @@ from typing import Any
 import h5py
 
 from pdeinfl.atomic import atomic_path
+from pdeinfl.engine.audit import Audit
 from pdeinfl.engine.certificate import DampingPath
 from pdeinfl.engine.result import Influence, Labels
 
 _FORMAT = "pdeinfl influence"
-_VERSION = 1
+_VERSION = 2
 _ARRAYS = ("values", "error_bound", "relative_error", "gradient_overlap", "ritz_values", "losses", "input_distance")
 _NUMBERS = ("damping", "lambda_max", "subspace_dof", "product_error", "gradient_error", "tol")
 _INTEGERS = ("n_jvp", "n_vjp", "seed", "epoch", "mini_batch")
@@ -63,13 +64,17 @@ def _write(file: h5py.File, result: Influence) -> None:
     if result.path is not None:
         group = file.create_group("path")
         group.attrs["exact"] = result.path.exact
-        for field in _path_arrays():
+        for field in _array_names(DampingPath):
             if getattr(result.path, field) is not None:
                 group.create_dataset(field, data=getattr(result.path, field))
+    if result.audit is not None:
+        group = file.create_group("audit")
+        for field in _array_names(Audit):
+            group.create_dataset(field, data=getattr(result.audit, field))
 
 
-def _path_arrays() -> list[str]:
-    return [f.name for f in fields(DampingPath) if f.name != "exact"]
+def _array_names(kind: type[Audit] | type[DampingPath]) -> list[str]:
+    return [f.name for f in fields(kind) if f.name != "exact"]
 
 
 def is_influence_file(path: str | PathLike[str]) -> bool:
@@ -98,7 +103,7 @@ def load_influence(path: str | PathLike[str]) -> Influence:
             if file.attrs["version"] != _VERSION:
                 raise ValueError(f"{path} has version {file.attrs['version']}; this pdeinfl reads version {_VERSION}")
             return _read(file)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError) as error:
         raise OSError(f"{path} is truncated or corrupt: {error}") from error
 
 
@@ -111,7 +116,10 @@ def _read(file: h5py.File) -> Influence:
     path = None
     if "path" in file:
         group = file["path"]
-        path = DampingPath(**{f: group[f][...] for f in _path_arrays() if f in group}, exact=bool(group.attrs["exact"]))
+        path = DampingPath(
+            **{f: group[f][...] for f in _array_names(DampingPath) if f in group}, exact=bool(group.attrs["exact"])
+        )
+    audit = Audit(**{f: file["audit"][f][...] for f in _array_names(Audit)}) if "audit" in file else None
     dof = tuple(float(v) for v in attributes["effective_dof"]) if "effective_dof" in attributes else None
     return Influence(
         **arrays,
@@ -124,6 +132,7 @@ def _read(file: h5py.File) -> Influence:
         perturbation_names=tuple(json.loads(attributes["perturbation_names"])),
         settings=json.loads(attributes["settings"]),
         effective_dof=dof,  # type: ignore[arg-type]
+        audit=audit,
         path=path,
     )
 

@@ -8,14 +8,20 @@ from torch import Tensor
 
 from pdeinfl.engine.basis import Basis, inner, pad_columns
 from pdeinfl.engine.certificate import DampingPath, observable_blocks
+from pdeinfl.engine.memory import free_memory
 from pdeinfl.engine.solvers.problem import Problem, Solution
+
+# Per number of a block: three float64 copies in the orthogonalisation, the product and its stored form.
+_WORKING_BYTES = 32
 
 
 class Subspace:
     """Bases Q (parameters) and U (outputs) with the coordinates of ``√s·J Q`` in U and of ``√s·JᵀU`` in Q.
 
     Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
-    is squared away. Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype, beyond the budget on disk.
+    is squared away. Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype: what the memory budget leaves beside the
+    activations, the gradients and the float64 copies of one block (32 bytes a number) on the device, then, of a CUDA
+    device, in pinned host memory, the rest on disk.
 
     Attributes:
         holds_perturbations: the perturbation gradients lie in the span of Q, so their residuals are known.
@@ -24,10 +30,16 @@ class Subspace:
     def __init__(self, problem: Problem) -> None:
         metric = problem.metric
         dtype, device = problem.gradients.dtype, problem.gradients.device
-        share = problem.memory_budget * 0.5
         self.problem = problem
-        self.q = Basis(metric.n_parameters, dtype, device, share)
-        self.u = Basis(metric.n_outputs, dtype, device, share)
+        # Of the budget, 30 % are the activations'; beside the bases live the gradients and the copies of one block.
+        longer = max(metric.n_parameters, metric.n_outputs)
+        working = _WORKING_BYTES * len(problem.perturbation_rows) * longer
+        held = problem.gradients.numel() * problem.gradients.element_size() + working
+        room = max(0.0, 0.7 * problem.memory_budget - held) / (metric.n_parameters + metric.n_outputs)
+        pinned = 0.5 * free_memory(torch.device("cpu")) / (metric.n_parameters + metric.n_outputs)
+        self.q, self.u = (
+            Basis(n, dtype, device, room * n, pinned * n) for n in (metric.n_parameters, metric.n_outputs)
+        )
         self._gradients = torch.zeros(len(problem.gradients), 0, dtype=torch.float64)
         # Directions of Q that have been through J, and their complement, which waits: orthonormal columns.
         self._sent = torch.zeros(0, 0, dtype=torch.float64)
