@@ -20,7 +20,7 @@ from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict, re
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.memory import free_memory
 from pdeinfl.engine.metric import METRICS, Metric
-from pdeinfl.engine.precision import FLOAT32_PRODUCTS
+from pdeinfl.engine.precision import PRODUCT_DTYPES
 from pdeinfl.engine.result import Influence, Labels
 from pdeinfl.engine.solvers import SOLVERS, Problem, Solution, check_options, solve
 from pdeinfl.engine.spectrum import effective_dof
@@ -36,7 +36,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "companion": {"metric": "mean", "damping": 1e-6, "solver": "span"},
 }
 DEFAULT_DAMPING = Damping.relative(1e-3)
-_PRODUCT_DTYPES = (*FLOAT32_PRODUCTS, "float64")
 
 
 def influence(
@@ -259,6 +258,7 @@ def influence(
             "pdeinfl": _core.__version__,
             "damping": value,
             "tol": tol,
+            "audit": audit,
             **(provenance or {}),
             **{f"solver_{k}": v for k, v in solution.details.items()},
         },
@@ -269,8 +269,8 @@ def influence(
 
 def _product_dtype(given: str | torch.dtype) -> str:
     name = str(given).removeprefix("torch.")
-    if name not in _PRODUCT_DTYPES:
-        raise ValueError(f"`product_dtype` must be one of {', '.join(_PRODUCT_DTYPES)}; got {given!r}")
+    if name not in PRODUCT_DTYPES:
+        raise ValueError(f"`product_dtype` must be one of {', '.join(PRODUCT_DTYPES)}; got {given!r}")
     return name
 
 

@@ -52,7 +52,7 @@ def float64_throughout() -> Iterator[None]:
         torch.set_default_dtype(default)
 
 
-FLOAT32_PRODUCTS = ("float32", "tf32", "bfloat16")
+PRODUCT_DTYPES = ("float32", "tf32", "bfloat16", "float64")
 
 
 @contextmanager

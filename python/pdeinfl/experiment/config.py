@@ -11,6 +11,7 @@ from typing import Any
 
 from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.metric import METRICS
+from pdeinfl.engine.precision import PRODUCT_DTYPES
 from pdeinfl.engine.solvers import SOLVERS
 
 if sys.version_info >= (3, 11):
@@ -53,7 +54,8 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class InfluenceConfig:
-    """Which influences are computed. ``damping`` is absolute; otherwise ``relative_damping`` counts."""
+    """Which influences are computed. ``damping`` is absolute; otherwise ``relative_damping`` counts; ``audit``
+    perturbations of each are checked with float64 products."""
 
     response: tuple[str, ...] = ("smse", "mass", "energy")
     perturbation: tuple[str, ...] = ("smse",)
@@ -63,6 +65,8 @@ class InfluenceConfig:
     relative_damping: float = 1e-3
     tol: float = 0.02
     rtol: float = 0.0
+    product_dtype: str = "float32"
+    audit: int = 0
     mini_batches: int = 6
     per_class: int = 1
     transitions: int = 0
@@ -141,6 +145,7 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     for entry, value, valid in (
         ("influence.solver", influence.solver, SOLVERS),
         ("influence.metric", influence.metric, METRICS),
+        ("influence.product_dtype", influence.product_dtype, PRODUCT_DTYPES),
     ):
         if value not in valid:
             raise ValueError(f"{entry} must be one of {', '.join(valid)}; got {value!r}")
@@ -149,8 +154,9 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     _positive("data", data, ("per_class", "resolution", "steps", "refinement"))
     for surrogate in surrogates:
         _positive(f"surrogates.{surrogate.name}", surrogate.training, ("epochs", "batch_size", "lr"))
-    if influence.damping < 0:
-        raise ValueError(f"influence.damping must not be negative; got {influence.damping:g}")
+    for entry in ("damping", "audit"):
+        if getattr(influence, entry) < 0:
+            raise ValueError(f"influence.{entry} must not be negative; got {getattr(influence, entry):g}")
     try:
         influence.requested()
     except ValueError as error:

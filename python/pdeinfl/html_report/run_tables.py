@@ -79,6 +79,7 @@ def settings_table(
     add("damping λ (absolute)", lambda _, r: _listed([significant(x.damping) for x in r]))
     add("tolerance of H", lambda _, r: _listed([significant(x.tol) for x in r]))
     add("certified error of H, median and largest", lambda _, r: _errors(r))
+    add("audit with float64 products", lambda _, r: _audits(r))
     add("influence matrices within tolerance", lambda name, _: converged.get(name, "—"))
     add("Jacobian products per matrix (JVP + VJP, median)", lambda _, r: _products(r))
     add("degrees of freedom of the solved subspace", lambda _, r: _median([x.subspace_dof for x in r], 1))
@@ -119,6 +120,15 @@ def _errors(results: Sequence[Influence]) -> str:
     if not worst.size:
         return "not certified"
     return f"{_percent(float(np.median(worst)))}, {_percent(float(worst.max()))}"
+
+
+def _audits(results: Sequence[Influence]) -> str:
+    held = [r.audit for r in results if r.audit is not None]
+    if not held:
+        return "none"
+    n, agree = sum(len(a.rows) for a in held), sum(a.agrees for a in held)
+    worst = _percent(max(a.rounding for a in held))
+    return f"{n} right-hand sides; {agree} of {len(held)} matrices agree; rounding at most {worst}"
 
 
 def _percent(value: float) -> str:
