@@ -85,6 +85,10 @@ class DampingPath:
             out.append(Sides(lower, upper))
         return out[0], out[1]
 
+    def certified(self, shape: tuple[int, int, int, int], damping: float, rounding: float, tol: float) -> Certified:
+        """H and its certified error at one damping (`certify`)."""
+        return certify(self, shape, damping, rounding, tol)
+
     def subspace_dof(self, damping: float) -> float:
         """``Σ ritz/(ritz + λ)``: degrees of freedom of the solved subspace, a lower bound of the whole metric's."""
         return float(np.sum(self.ritz / (self.ritz + damping)))

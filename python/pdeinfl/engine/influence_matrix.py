@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pdeinfl import _core
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.audit import Audit, audit_solutions, spread
 from pdeinfl.engine.basis import inner
-from pdeinfl.engine.certificate import Certified, certify, relative_error, rounding_factor
+from pdeinfl.engine.certificate import Certified, relative_error, rounding_factor
 from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict, residuals
 from pdeinfl.engine.jacobian import Jacobian
@@ -22,7 +23,7 @@ from pdeinfl.engine.memory import free_memory
 from pdeinfl.engine.metric import METRICS, Metric
 from pdeinfl.engine.precision import PRODUCT_DTYPES
 from pdeinfl.engine.result import Influence, Labels
-from pdeinfl.engine.solvers import SOLVERS, Problem, Solution, check_options, solve
+from pdeinfl.engine.solvers import SOLVERS, Problem, SketchProblem, Solution, check_options, solve
 from pdeinfl.engine.spectrum import effective_dof
 from pdeinfl.engine.threads import num_threads, thread_limit
 from pdeinfl.observables import SMSE, Observable, resolve_all
@@ -79,14 +80,15 @@ def influence(
     Peak memory: ``memory_budget``. The gradients (``n_rows·P`` numbers) and the copies of one block (32 bytes each of
     ``N·max(P, N·D)`` numbers) are held whatever it says; 30 % of it is for activations; the solver's bases (`krylov`:
     about ``n_products/2·(P + N·D)`` numbers) take what is left, and go to the temporary directory beyond that (with
-    CUDA to pinned memory first).
+    CUDA to pinned memory first). `sketch` holds no gradients: they are on disk (`solvers.sketch`).
 
     Args:
         model: any module that maps ``(n, C, X, Y)`` (and the mini-batch's extras) to the next state.
         batch: the perturbations; also the responses and the metric unless given apart.
         response, perturbation: a name, an observable, a user callable ``(pred, target, input) -> (n,)``, or a tuple.
-        solver: ``krylov``, ``dense``, ``cg``, ``span`` or ``craigmr``; its own options as further keywords (``rtol``,
-            ``nystrom_rank``, ``max_products``, …).
+        solver: ``krylov``, ``dense``, ``cg``, ``span``, ``craigmr``, or ``sketch`` for thousands of examples, whose
+            bound is an estimate; its own options as further keywords (``rtol``, ``nystrom_rank``, ``max_products``,
+            ``probes``, ``directory``, …).
         damping: λ; a float is absolute. Of several, the first is reported and all must meet ``tol``.
         metric: ``"sum"`` or ``"mean"``.
         tol: certified relative error of H to reach, Frobenius norm per pair of observables.
@@ -131,6 +133,8 @@ def influence(
     if not tol > 0:
         raise ValueError(f"`tol` must be positive; got {tol!r}")
     check_options(solver, solver_options)
+    if solver == "sketch" and (audit or str(product_dtype).removeprefix("torch.") not in ("float32", "float64")):
+        raise ValueError("solver 'sketch' has no products to audit or to narrow: leave out `audit` and `product_dtype`")
     if audit < 0 or (audit and response_batch not in (None, batch)):
         raise ValueError(
             f"`audit` must be a number of perturbations that also respond, without `response_batch`; got {audit}"
@@ -152,39 +156,28 @@ def influence(
         exact = jacobian if dtype == torch.float64 else jacobian.in_dtype(torch.float64)
         if products == "tf32" and jacobian.device.type != "cuda":
             raise ValueError(f"`product_dtype` 'tf32' needs a CUDA device; the module is on {jacobian.device}")
-        gradients = gradient_set(jacobian, exact, response_observables, response_batch, perturbation_observables, batch)
-        report(f"{len(gradients.rows)} gradients of {jacobian.n_parameters} parameters")
         narrow = products in ("tf32", "bfloat16")
         operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
-        operator.n_vjp += gradients.n_products
-        if dtype == torch.float64:
-            noise, gradient_error = 0.0, 0.0
-        else:
-            noise, gradient_error = map(float, measure_rounding(operator, exact, gradients, batch))
-        # The subspaces of `cg`, `craigmr` and `span` need not hold the leading eigenvector; the others' Ritz values do.
+        # The Ritz values of `krylov` and `dense` hold the largest eigenvalue; the others' need not.
         relative = solver != "dense" and any(d.is_relative for d in dampings)
-        if lambda_max is None and (relative or solver in ("cg", "craigmr", "span")):
+        if lambda_max is None and (relative or solver not in ("dense", "krylov")):
             lambda_max = operator.largest_eigenvalue(seed=seed)
-        shape = (len(response_observables), len(perturbation_observables), len(response_batch), len(batch))
-        problem = Problem(
+        work = _Work(
+            jacobian=jacobian,
+            exact=exact,
             metric=operator,
-            gradients=gradients.rows,
-            response_rows=gradients.response_rows,
-            perturbation_rows=gradients.perturbation_rows,
-            overlap=inner(gradients.rows, gradients.rows).numpy(),
-            residuals=gradients.residuals.flatten(2) if metric_batch is batch else None,
-            in_range=metric_batch is batch and response_batch is batch,
-            shape=shape,
+            metric_batch=metric_batch,
+            response=(response_observables, response_batch),
+            perturbation=(perturbation_observables, batch),
             dampings=dampings,
             lambda_max=lambda_max,
             tol=tol,
-            product_noise=noise,
-            gradient_error=gradient_error,
             memory_budget=free_memory(jacobian.device) if memory_budget is None else memory_budget,
             seed=seed,
             report=report,
         )
-        solution = solve(solver, problem, **solver_options)
+        noise, gradient_error, solution = (work.sketched if solver == "sketch" else work.solved)(solver, solver_options)
+        shape = (len(response_observables), len(perturbation_observables), len(response_batch), len(batch))
         losses = SMSE().bind(response_batch.channel_names)(
             predict(exact, response_batch), *_exact_fields(exact, response_batch)
         )
@@ -243,6 +236,7 @@ def influence(
         settings={
             "solver": solver,
             "metric": metric,
+            "bound": "estimate" if solver == "sketch" else "certificate",
             "product_dtype": products,
             "n_parameters": jacobian.n_parameters,
             "n_outputs": operator.n_outputs,
@@ -265,6 +259,61 @@ def influence(
         path=solution.path,
         step=solution.step if keep_steps else None,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What there is to solve, checked and on its device."""
+
+    jacobian: Jacobian
+    exact: Jacobian
+    metric: Metric
+    metric_batch: MiniBatch
+    response: tuple[Sequence[Observable], MiniBatch]
+    perturbation: tuple[Sequence[Observable], MiniBatch]
+    dampings: tuple[Damping, ...]
+    lambda_max: float | None
+    tol: float
+    memory_budget: float
+    seed: int
+    report: Callable[[str], None]
+
+    def solved(self, solver: str, options: Mapping[str, Any]) -> tuple[float, float, Solution]:
+        """By a solver that holds all gradients: the measured rounding of products and of gradients, and H."""
+        (response, response_batch), (perturbation, batch) = self.response, self.perturbation
+        gradients = gradient_set(self.jacobian, self.exact, response, response_batch, perturbation, batch)
+        self.report(f"{len(gradients.rows)} gradients of {self.jacobian.n_parameters} parameters")
+        self.metric.n_vjp += gradients.n_products
+        noise, gradient_error = 0.0, 0.0
+        if self.jacobian.dtype != torch.float64:
+            noise, gradient_error = map(float, measure_rounding(self.metric, self.exact, gradients, batch))
+        problem = Problem(
+            metric=self.metric,
+            gradients=gradients.rows,
+            response_rows=gradients.response_rows,
+            perturbation_rows=gradients.perturbation_rows,
+            overlap=inner(gradients.rows, gradients.rows).numpy(),
+            residuals=gradients.residuals.flatten(2) if self.metric_batch is batch else None,
+            in_range=self.metric_batch is batch and response_batch is batch,
+            shape=(len(response), len(perturbation), len(response_batch), len(batch)),
+            dampings=self.dampings,
+            lambda_max=self.lambda_max,
+            tol=self.tol,
+            product_noise=noise,
+            gradient_error=gradient_error,
+            memory_budget=self.memory_budget,
+            seed=self.seed,
+            report=self.report,
+        )
+        return noise, gradient_error, solve(solver, problem, **options)
+
+    def sketched(self, solver: str, options: Mapping[str, Any]) -> tuple[float, float, Solution]:
+        """By `sketch`, which holds none; the rounding of its rows is part of its estimate."""
+        assert self.lambda_max is not None
+        names = ("metric", "exact", "response", "perturbation", "metric_batch", "dampings", "lambda_max", "tol",
+                 "memory_budget", "seed", "report")  # fmt: skip
+        problem = SketchProblem(**{name: getattr(self, name) for name in names})
+        return 0.0, 0.0, solve(solver, problem, **options)
 
 
 def _product_dtype(given: str | torch.dtype) -> str:
@@ -325,13 +374,14 @@ def _audit(
         if perturbation[own].name in names:
             pair = names.index(perturbation[own].name), observable, at, example
             reported[i], bound[i] = certified.values[pair], certified.error_bound[pair]
+    assert solution.step is not None
     return audit_solutions(exact, rows, gradients, solution.step, damping, reported, bound)
 
 
 def _certified(
     solution: Solution, shape: tuple[int, int, int, int], damping: float, rounding: float, tol: float
 ) -> Certified:
-    certified = certify(solution.path, shape, damping, rounding, tol)
+    certified = solution.path.certified(shape, damping, rounding, tol)
     if solution.values is None or solution.error_bound is None:
         return certified
     n_a, n_b, n_r, n_p = shape

@@ -11,8 +11,9 @@ import numpy as np
 
 from pdeinfl import _core
 from pdeinfl.engine.audit import Audit
-from pdeinfl.engine.certificate import DampingPath, certify, rounding_factor
+from pdeinfl.engine.certificate import DampingPath, rounding_factor
 from pdeinfl.engine.damping import Damping
+from pdeinfl.engine.sketch_path import SketchPath
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,8 @@ class Influence:
 
     Attributes:
         values: H, float64 ``(n_response_observables, n_perturbation_observables, n_response, n_perturbation)``.
-        error_bound: certified elementwise ``|error|`` (MATH §3), rounding included, same shape.
+        error_bound: certified elementwise ``|error|`` (MATH §3), rounding included, same shape; of `sketch` it is an
+            estimate, and ``settings["bound"]`` says so.
         relative_error: Frobenius norm of the bound over that of the values, per pair of observables.
         converged: every relative error is at most ``tol``.
         damping, lambda_max: absolute λ and the largest eigenvalue of the metric.
@@ -76,7 +78,7 @@ class Influence:
     epoch: int = 0
     mini_batch: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-    path: DampingPath | None = None
+    path: DampingPath | SketchPath | None = None
     step: Callable[[int, float], Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -214,7 +216,7 @@ class Influence:
                 out.append(self)
                 continue
             rounding = rounding_factor(self.product_error, self.gradient_error, self.lambda_max, value)
-            certified = certify(self.path, self.values.shape, value, rounding, self.tol)
+            certified = self.path.certified(self.values.shape, value, rounding, self.tol)
             out.append(
                 replace(
                     self,
@@ -238,11 +240,14 @@ class Influence:
             observable: which perturbation observable; default the first.
 
         Raises:
-            ValueError: the solution is no longer held (the result was loaded, or computed with ``keep_steps=False``).
+            ValueError: the solution is not held (the result was loaded, computed with ``keep_steps=False``, or by
+                `sketch`).
             IndexError: no such perturbation.
         """
         if self.step is None:
-            raise ValueError("parameter steps are not held by a stored result: call `pi.influence` again")
+            raise ValueError(
+                "parameter steps are not held by a stored result or by `sketch`: call `pi.influence` again"
+            )
         n = len(self.perturbation_labels)
         if not -n <= perturbation < n:
             raise IndexError(f"`perturbation` must be an index into {n} examples; got {perturbation}")

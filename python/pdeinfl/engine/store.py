@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from pdeinfl.atomic import atomic_path
 from pdeinfl.engine.audit import Audit
 from pdeinfl.engine.certificate import DampingPath
 from pdeinfl.engine.result import Influence, Labels
+from pdeinfl.engine.sketch_path import SketchPath
 
 _FORMAT = "pdeinfl influence"
 _VERSION = 2
 _ARRAYS = ("values", "error_bound", "relative_error", "gradient_overlap", "ritz_values", "losses", "input_distance")
 _NUMBERS = ("damping", "lambda_max", "subspace_dof", "product_error", "gradient_error", "tol")
 _INTEGERS = ("n_jvp", "n_vjp", "seed", "epoch", "mini_batch")
+_RECORDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Audit, DampingPath, SketchPath)}
 _LABELS = ("response_labels", "perturbation_labels")
 
 
@@ -62,19 +65,32 @@ def _write(file: h5py.File, result: Influence) -> None:
         for field in ("class_ids", "trajectory_ids", "times"):
             group.create_dataset(field, data=getattr(labels, field))
     if result.path is not None:
-        group = file.create_group("path")
-        group.attrs["exact"] = result.path.exact
-        for field in _array_names(DampingPath):
-            if getattr(result.path, field) is not None:
-                group.create_dataset(field, data=getattr(result.path, field))
+        _write_record(file.create_group("path"), result.path)
     if result.audit is not None:
-        group = file.create_group("audit")
-        for field in _array_names(Audit):
-            group.create_dataset(field, data=getattr(result.audit, field))
+        _write_record(file.create_group("audit"), result.audit)
 
 
-def _array_names(kind: type[Audit] | type[DampingPath]) -> list[str]:
-    return [f.name for f in fields(kind) if f.name != "exact"]
+def _write_record(group: h5py.Group, record: Any) -> None:
+    """A dataclass of arrays and numbers."""
+    group.attrs["kind"] = type(record).__name__
+    for field in _stored_fields(type(record)):
+        value = getattr(record, field)
+        if isinstance(value, np.ndarray):
+            group.create_dataset(field, data=value)
+        elif value is not None:
+            group.attrs[field] = value
+
+
+def _read_record(group: h5py.Group) -> Any:
+    kind = _RECORDS[str(group.attrs["kind"])]
+    names = _stored_fields(kind)
+    arrays = {name: group[name][...] for name in names if name in group}
+    numbers = {name: group.attrs[name].item() for name in names if name in group.attrs}
+    return kind(**arrays, **numbers)
+
+
+def _stored_fields(kind: type[Any]) -> list[str]:
+    return [f.name for f in fields(kind) if not f.name.startswith("_")]
 
 
 def is_influence_file(path: str | PathLike[str]) -> bool:
@@ -113,13 +129,7 @@ def _read(file: h5py.File) -> Influence:
     labels: dict[str, Any] = {name: _read_labels(file[name]) for name in _LABELS}
     numbers: dict[str, Any] = {name: float(attributes[name]) for name in _NUMBERS}
     integers: dict[str, Any] = {name: int(attributes[name]) for name in _INTEGERS}
-    path = None
-    if "path" in file:
-        group = file["path"]
-        path = DampingPath(
-            **{f: group[f][...] for f in _array_names(DampingPath) if f in group}, exact=bool(group.attrs["exact"])
-        )
-    audit = Audit(**{f: file["audit"][f][...] for f in _array_names(Audit)}) if "audit" in file else None
+    path, audit = (_read_record(file[name]) if name in file else None for name in ("path", "audit"))
     dof = tuple(float(v) for v in attributes["effective_dof"]) if "effective_dof" in attributes else None
     return Influence(
         **arrays,

@@ -1,4 +1,4 @@
-"""Solvers of ``H = Gᵀη⁻¹G`` behind one interface: `Problem` in, `Solution` out."""
+"""Solvers of ``H = Gᵀη⁻¹G`` behind one interface: `Problem` in, `Solution` out; `sketch` takes a `SketchProblem`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pdeinfl.engine.solvers.craigmr import solve_craigmr
 from pdeinfl.engine.solvers.dense import solve_dense
 from pdeinfl.engine.solvers.krylov import solve_krylov
 from pdeinfl.engine.solvers.problem import Problem, Solution
+from pdeinfl.engine.solvers.sketch import SketchProblem, solve_sketch
 from pdeinfl.engine.solvers.span import solve_span
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
@@ -18,6 +19,7 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
     "craigmr": solve_craigmr,
     "dense": solve_dense,
     "krylov": solve_krylov,
+    "sketch": solve_sketch,
     "span": solve_span,
 }
 
@@ -35,9 +37,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"{option!r} is neither an argument nor an option of solver {name!r}: {own}")
 
 
-def solve(name: str, problem: Problem, **options: Any) -> Solution:
+def solve(name: str, problem: Problem | SketchProblem, **options: Any) -> Solution:
     """Run the named solver; ``options`` are its own keyword arguments."""
     return SOLVERS[name](problem, **options)
 
 
-__all__ = ["SOLVERS", "Problem", "Solution", "check_options", "solve"]
+__all__ = ["SOLVERS", "Problem", "SketchProblem", "Solution", "check_options", "solve"]

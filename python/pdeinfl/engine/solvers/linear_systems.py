@@ -40,10 +40,10 @@ def solution_of(problem: Problem, z: Tensor, damping: float, **details: float | 
     sizes = np.sqrt(np.einsum("kii->ki", path.gram_perturbation)).ravel()
     relative = np.divide(norms, sizes, out=np.zeros_like(norms), where=sizes > 0)
     z64 = z.double()
-    solved = subspace.solution(path)
+    otherwise = subspace.step(path)
 
     def step(row: int, at: float) -> Tensor:
-        return -z64[row] if at == damping else solved.step(row, at)
+        return -z64[row] if at == damping else otherwise(row, at)
 
     return Solution(
         path=path,

@@ -12,6 +12,7 @@ from torch import Tensor
 from pdeinfl.engine.certificate import DampingPath, rounding_factor
 from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.metric import Metric
+from pdeinfl.engine.sketch_path import SketchPath
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +75,18 @@ class Solution:
     """A solver's answer.
 
     Attributes:
-        path: certificate on all dampings. ritz: eigenvalue estimates of A from the solved subspace, ascending.
-        step: ``(perturbation_row, damping) → −η⁻¹g``, flat float64.
+        path: certificate, or estimate, on all dampings.
+        ritz: eigenvalue estimates of A from the solved subspace, ascending.
+        step: ``(perturbation_row, damping) → −η⁻¹g``, flat float64; None where a solver does not hold it.
         values, error_bound: H and its bound at the first damping, ``(n_response_rows, n_perturbation_rows)``, where a
             solver has its own (else they come from the path).
         residual_norms: ``‖g − ηz‖/‖g‖`` of each perturbation at the first damping, where measured.
         details: solver-specific numbers for the provenance.
     """
 
-    path: DampingPath
+    path: DampingPath | SketchPath
     ritz: np.ndarray
-    step: Callable[[int, float], Tensor]
+    step: Callable[[int, float], Tensor] | None
     values: np.ndarray | None = None
     error_bound: np.ndarray | None = None
     residual_norms: np.ndarray | None = None

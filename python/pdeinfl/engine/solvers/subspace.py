@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -172,8 +174,8 @@ class Subspace:
             **known,
         )
 
-    def solution(self, path: DampingPath, **extra: object) -> Solution:
-        """The `Solution` of this subspace; its steps keep Q alive."""
+    def step(self, path: DampingPath) -> Callable[[int, float], Tensor]:
+        """``(perturbation_row, damping) → −η⁻¹g`` of the path made last; keeps Q alive."""
         vectors, q = self._ritz_vectors, self.q
         ritz, start = path.ritz, path.lower_perturbation
 
@@ -183,7 +185,11 @@ class Subspace:
             padded[0, : len(coefficients)] = coefficients
             return -q.combine(padded)[0]
 
-        return Solution(path=path, ritz=path.ritz, step=step, **extra)  # type: ignore[arg-type]
+        return step
+
+    def solution(self, path: DampingPath, **extra: object) -> Solution:
+        """The `Solution` of this subspace."""
+        return Solution(path=path, ritz=path.ritz, step=self.step(path), **extra)  # type: ignore[arg-type]
 
 
 def _pad(matrix: Tensor, rows: int, columns: int) -> Tensor:

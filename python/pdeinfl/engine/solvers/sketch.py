@@ -1,0 +1,219 @@
+"""`sketch`: thousands of examples, from gradients and probes on disk and their inner products."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdeinfl.data.mini_batch import MiniBatch
+from pdeinfl.engine.damping import Damping
+from pdeinfl.engine.gradient_store import ROUNDOFF, GradientStore, GradientWriter
+from pdeinfl.engine.gradients import predict, residuals
+from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.metric import Metric
+from pdeinfl.engine.sketch_path import SketchPath, signs
+from pdeinfl.engine.solvers.problem import Solution
+from pdeinfl.observables import Observable
+
+# Share of the memory budget that one chunk of gradients may take.
+_SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class SketchProblem:
+    """What `sketch` needs: unlike `Problem` it holds no gradients.
+
+    Attributes:
+        metric: A, for its module, mini-batch and scale. exact: the Jacobian in float64, for residuals.
+        response, perturbation: observables and their mini-batches.
+        lambda_max: largest eigenvalue of A. memory_budget: bytes. seed: of the probes.
+    """
+
+    metric: Metric
+    exact: Jacobian
+    response: tuple[Sequence[Observable], MiniBatch]
+    perturbation: tuple[Sequence[Observable], MiniBatch]
+    metric_batch: MiniBatch
+    dampings: tuple[Damping, ...]
+    lambda_max: float
+    tol: float
+    memory_budget: float
+    seed: int
+    report: Callable[[str], None]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of H."""
+        return len(self.response[0]), len(self.perturbation[0]), len(self.response[1]), len(self.perturbation[1])
+
+
+def solve_sketch(
+    problem: SketchProblem,
+    probes: int = 4,
+    max_probes: int = 32,
+    directory: str | PathLike[str] | None = None,
+    storage: str = "float32",
+) -> Solution:
+    """H by Woodbury from stored gradients (`SketchPath`), with an estimated error.
+
+    The number of probes doubles until the estimate meets ``tol`` at every damping, or is ``max_probes``. On disk are
+    ``(n_rows + k·N)`` rows (`GradientStore`); what is there already is not computed again. In memory are the inner
+    products, ``8·(n_rows + k·N)²`` bytes, about four times that while a damping is solved, and a chunk of gradients.
+
+    Args:
+        probes, max_probes: draws for each example of the metric mini-batch.
+        directory: where the gradients stay; default a temporary folder.
+        storage: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` at half the size.
+
+    Raises:
+        ValueError: a number of probes below 2, or ``max_probes`` below ``probes``; ``directory`` holds the gradients of
+            another model. OSError: the disk is full; what was complete stays and is used next time.
+    """
+    if not 2 <= probes <= max_probes:
+        raise ValueError(f"`probes` must be at least 2 and at most `max_probes`; got {probes} and {max_probes}")
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="pdeinfl-gradients-") as temporary:
+            return _solve(problem, probes, max_probes, temporary, storage)
+    return _solve(problem, probes, max_probes, directory, storage)
+
+
+def _solve(
+    problem: SketchProblem, probes: int, max_probes: int, directory: str | PathLike[str], storage: str
+) -> Solution:
+    jacobian = problem.metric.jacobian
+    weights = jacobian.parameters.vector.detach().cpu().numpy()
+    provenance = {"parameters_sha256": hashlib.sha256(weights.tobytes()).hexdigest()}
+    store = GradientStore(directory, jacobian.n_parameters, storage, provenance)
+    with store.writer() as writer:
+        perturbation = _store_gradients(problem, writer, *problem.perturbation)
+        response = _store_gradients(problem, writer, *problem.response)
+        row_error = _gradient_error(problem, store, perturbation) + ROUNDOFF[storage]
+        rows = list(dict.fromkeys([*perturbation, *response]))
+        at = {key: k for k, key in enumerate(rows)}
+        products = store.gram(rows)
+        drawn = 0
+        while True:
+            fresh = _store_probes(problem, writer, drawn, probes)
+            cross, own = store.gram(fresh, rows), store.gram(fresh)
+            rows, products, drawn = [*rows, *fresh], np.block([[products, cross.T], [cross, own]]), probes
+            path = _path(problem, products, [at[k] for k in response], [at[k] for k in perturbation], drawn, row_error)
+            dampings = [d.resolve(problem.lambda_max) for d in problem.dampings]
+            found = [path.certified(problem.shape, d, 0.0, problem.tol) for d in dampings]
+            worst = max(float(c.relative_error.max()) for c in found)
+            problem.report(f"{drawn} probes an example, estimated error {worst:.1e}")
+            if drawn >= max_probes or all(c.converged for c in found):
+                break
+            probes = min(2 * drawn, max_probes)
+    first = path.estimate(dampings[0])
+    size = np.linalg.norm(first.values)
+    details: dict[str, float | int | str] = {
+        "probes": drawn,
+        "raw_bias": float(np.linalg.norm(first.raw - first.values) / size) if size else 0.0,
+        "bias": float(np.linalg.norm(first.bias) / size) if size else 0.0,
+        "deviation": float(np.linalg.norm(first.deviation) / size) if size else 0.0,
+        "weights_exist": int(first.feasible),
+        "bytes_per_row": store.bytes_per_row,
+        "storage": storage,
+    }
+    return Solution(path=path, ritz=np.empty(0), step=None, details=details)
+
+
+def _path(
+    problem: SketchProblem, products: np.ndarray, response: list[int], perturbation: list[int], drawn: int, error: float
+) -> SketchPath:
+    n = len(problem.metric_batch)
+    first = len(products) - n * drawn
+    scale = problem.metric.scale
+    cross = products[:first, first:] * np.sqrt(scale)
+    square = np.diag(products)
+    right = cross[perturbation]
+    return SketchPath(
+        response=right if response == perturbation else cross[response],
+        perturbation=right,
+        probes=products[first:, first:] * scale,
+        overlap=products[np.ix_(response, perturbation)],
+        square_response=square[response],
+        square_perturbation=square[perturbation],
+        example=np.tile(np.arange(n), drawn),
+        draw=np.repeat(np.arange(drawn), n),
+        row_error=error,
+        lambda_max=problem.lambda_max,
+    )
+
+
+def _store_gradients(
+    problem: SketchProblem, writer: GradientWriter, observables: Sequence[Observable], batch: MiniBatch
+) -> list[str]:
+    """Gradients of observables on a mini-batch, those that are not there yet; their keys, observable-major."""
+    digest = batch.sha256()[:16]
+    keys = [[f"{digest}/{o.name}/{i}" for i in range(len(batch))] for o in observables]
+
+    def cotangents(part: MiniBatch, examples: range) -> Tensor:
+        return residuals(observables, predict(problem.exact, part), part)
+
+    _store(problem, writer, batch, keys, cotangents)
+    return [key for row in keys for key in row]
+
+
+def _store_probes(problem: SketchProblem, writer: GradientWriter, drawn: int, wanted: int) -> list[str]:
+    """Probes number ``drawn`` to ``wanted`` of each example, those that are not there yet; their keys, draw-major."""
+    batch = problem.metric_batch
+    digest, draws = batch.sha256()[:16], range(drawn, wanted)
+    keys = [[f"{digest}/probe {m} of seed {problem.seed}/{i}" for i in range(len(batch))] for m in draws]
+    shape = tuple(batch.targets.shape[1:])
+
+    def cotangents(part: MiniBatch, examples: range) -> Tensor:
+        return torch.stack([torch.stack([signs(problem.seed, i, m, shape) for i in examples]) for m in draws])
+
+    _store(problem, writer, batch, keys, cotangents)
+    return [key for row in keys for key in row]
+
+
+def _store(
+    problem: SketchProblem,
+    writer: GradientWriter,
+    batch: MiniBatch,
+    keys: list[list[str]],
+    cotangents: Callable[[MiniBatch, range], Tensor],
+) -> None:
+    """``J_iᵀu`` of each example and several cotangents each, in chunks of examples; counts products over a mini-batch,
+    rounded up."""
+    jacobian, n, computed = problem.metric.jacobian, len(batch), 0
+    bytes_each = len(keys) * jacobian.n_parameters * 8
+    chunk = max(1, min(n, int(_SHARE * problem.memory_budget / bytes_each)))
+    for start in range(0, n, chunk):
+        examples = range(start, min(start + chunk, n))
+        lacking = [k for k, row in enumerate(keys) if writer.store.missing([row[i] for i in examples])]
+        if not lacking:
+            continue
+        part = batch.select(np.arange(examples.start, examples.stop))
+        rows = jacobian.per_example_gradients(part, cotangents(part, examples)[lacking])
+        computed += len(lacking) * len(examples)
+        for k, own in zip(lacking, rows, strict=True):
+            names = [keys[k][i] for i in examples]
+            new = [j for j, name in enumerate(names) if name not in writer.store]
+            writer.append([names[j] for j in new], own[new])
+        problem.report(f"{len(writer.store)} gradients stored")
+    problem.metric.n_vjp += -(-computed // n)
+
+
+def _gradient_error(problem: SketchProblem, store: GradientStore, keys: list[str]) -> float:
+    """Relative error of float32 gradients, measured on the first, middle and last perturbation and doubled."""
+    observables, batch = problem.perturbation
+    n, worst = len(batch), 0.0
+    for row in sorted({0, len(keys) // 2, len(keys) - 1}):
+        part = batch.select([row % n])
+        own = [observables[row // n]]
+        r = residuals(own, predict(problem.exact, part), part)
+        want = problem.exact.per_example_gradients(part, r)[0, 0]
+        got = problem.metric.jacobian.per_example_gradients(part, r)[0, 0].double()
+        size = float(torch.linalg.vector_norm(want))
+        worst = max(worst, float(torch.linalg.vector_norm(got - want)) / size if size else 0.0)
+    return 2 * worst
