@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pdeinfl.data.trajectories import Trajectories as Trajectories
     from pdeinfl.engine.adapter import Adapter as Adapter
     from pdeinfl.engine.damping import Damping as Damping
+    from pdeinfl.engine.gradient_store import GradientStore as GradientStore
     from pdeinfl.engine.influence_matrix import Influence as Influence
     from pdeinfl.engine.influence_matrix import influence as influence
     from pdeinfl.html_report import report as report
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Adapter": "pdeinfl.engine.adapter",
     "Damping": "pdeinfl.engine.damping",
+    "GradientStore": "pdeinfl.engine.gradient_store",
     "Influence": "pdeinfl.engine.influence_matrix",
     "MiniBatch": "pdeinfl.data.mini_batch",
     "Trajectories": "pdeinfl.data.trajectories",

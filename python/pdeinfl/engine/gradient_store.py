@@ -155,10 +155,11 @@ class GradientStore:
             KeyError: no such row. OSError: a file is missing or too short.
         """
         left, scale = self._matrix(keys)
-        if others is None:
-            return gram(left, None, products, num_threads()) * np.outer(scale, scale)  # type: ignore[arg-type]
-        right, other_scale = self._matrix(others)
-        return gram(left, right, products, num_threads()) * np.outer(scale, other_scale)  # type: ignore[arg-type]
+        right, other_scale = (None, scale) if others is None else self._matrix(others)
+        out = gram(left, right, products, num_threads())  # type: ignore[arg-type]
+        out *= scale[:, None]
+        out *= other_scale
+        return out
 
     def _matrix(self, keys: Sequence[str]) -> tuple[list[FileMatrix], np.ndarray]:
         """The rows as stretches of the writers' files, and their scales."""

@@ -65,10 +65,11 @@ class SketchPath:
     """Inner products of gradients and probes: H at every damping.
 
     Attributes:
-        response, perturbation: of the gradients with the probes, ``(n_rows, K)``. probes: of the probes, ``(K, K)``.
+        response, perturbation: of the gradients with the probes ``J_iᵀξ``, ``(n_rows, K)``. probes: of the probes,
+            ``(K, K)``.
         overlap: of responses with perturbations. square_response, square_perturbation: ``‖g‖²``.
         example, draw: of each probe, ``(K,)`` integers; every example has the same number of draws.
-        row_error: relative error γ of a stored row. lambda_max: largest eigenvalue of A.
+        scale: s. row_error: relative error γ of a stored row. lambda_max: largest eigenvalue of A.
     """
 
     response: np.ndarray
@@ -79,6 +80,7 @@ class SketchPath:
     square_perturbation: np.ndarray
     example: np.ndarray
     draw: np.ndarray
+    scale: float
     row_error: float
     lambda_max: float
     _known: dict[float, Estimate] = field(default_factory=dict, repr=False)
@@ -113,10 +115,12 @@ class SketchPath:
         return Estimate(values, raw, bias, deviation, size, feasible, dof, n)
 
     def _gram(self, rows: np.ndarray) -> Tensor:
-        """Of some probes, with the 1/k of their number of draws."""
-        return torch.from_numpy(self.probes[np.ix_(rows, rows)] / self._draws(rows))
+        """``UᵀU`` of some probes with weights 1."""
+        chosen = self.probes[np.ix_(rows, rows)]
+        chosen *= self.scale / self._draws(rows)
+        return torch.from_numpy(chosen)
 
-    def _draws(self, rows: np.ndarray) -> float:
+    def _draws(self, rows: np.ndarray) -> int:
         return len(np.unique(self.draw[rows]))
 
     def _weights(self, rows: np.ndarray, damping: float, start: np.ndarray | None) -> tuple[np.ndarray, float, bool]:
@@ -124,12 +128,13 @@ class SketchPath:
         gram = self._gram(rows)
         own, n_draws = np.unique(self.example[rows], return_inverse=True)[1], self._draws(rows)
         weights = np.ones(len(rows)) if start is None else start
+        shifted = torch.empty_like(gram)
         for _ in range(_ITERATIONS):
             root = torch.from_numpy(np.sqrt(weights))
-            shifted = root[:, None] * gram * root
+            torch.mul(gram, root[:, None], out=shifted).mul_(root)
             shifted.diagonal().add_(damping)
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(shifted))
-            rest = damping * inverse.diagonal().numpy()  # 1 − leverage
+            factor = torch.linalg.cholesky(shifted)
+            rest = damping * torch.cholesky_inverse(factor, out=shifted).diagonal().numpy()  # 1 − leverage
             fresh = (1.0 / (np.bincount(own, rest) / n_draws))[own]
             change = np.abs(fresh / weights - 1).max()
             weights = fresh
@@ -141,10 +146,10 @@ class SketchPath:
     def _solve(self, rows: np.ndarray, weights: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray]:
         """H by Woodbury, and ``√(H_ii H_jj)``."""
         root = np.sqrt(weights)
-        shifted = torch.from_numpy(root[:, None] * root) * self._gram(rows)
+        shifted = self._gram(rows).mul_(torch.from_numpy(root)[:, None]).mul_(torch.from_numpy(root))
         shifted.diagonal().add_(damping)
         factor = torch.linalg.cholesky(shifted)
-        scale = torch.from_numpy(root / np.sqrt(self._draws(rows)))
+        scale = torch.from_numpy(root * np.sqrt(self.scale / self._draws(rows)))
 
         def half(cross: np.ndarray) -> np.ndarray:
             right = (torch.from_numpy(cross[:, rows]) * scale).T
@@ -170,7 +175,7 @@ class SketchPath:
         order, ``γ²(1 + λ_max/λ)``. For the factor, ``δÂ = δU Uᵀ + U δUᵀ + δU δUᵀ`` with ``‖δU‖² ≤ γ² tr Â`` and
         ``‖Uᵀη⁻¹g‖² ≤ H_gg`` give the same with ``tr Â/λ``.
         """
-        trace = float(np.trace(self.probes)) / self._draws(np.arange(len(self.draw)))
+        trace = float(np.trace(self.probes)) * self.scale / self._draws(np.arange(len(self.draw)))
         stretch = 0.0
         for size in (1.0 + self.lambda_max / damping, trace / damping):
             stretch += 2 * self.row_error * np.sqrt(size) + self.row_error**2 * size

@@ -119,7 +119,8 @@ def _errors(results: Sequence[Influence]) -> str:
     worst = worst[~np.isnan(worst)]
     if not worst.size:
         return "not certified"
-    return f"{_percent(float(np.median(worst)))}, {_percent(float(worst.max()))}"
+    estimated = any(r.settings.get("bound") == "estimate" for r in results)
+    return f"{_percent(float(np.median(worst)))}, {_percent(float(worst.max()))}" + estimated * " (estimated)"
 
 
 def _audits(results: Sequence[Influence]) -> str:

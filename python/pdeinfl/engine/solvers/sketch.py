@@ -65,7 +65,8 @@ def solve_sketch(
 
     The number of probes doubles until the estimate meets ``tol`` at every damping, or is ``max_probes``. On disk are
     ``(n_rows + k·N)`` rows (`GradientStore`); what is there already is not computed again. In memory are the inner
-    products, ``8·(n_rows + k·N)²`` bytes, about four times that while a damping is solved, and a chunk of gradients.
+    products, ``8·(n_rows + k·N)²`` bytes, four times those of the probes while a damping is solved, and a chunk of
+    gradients.
 
     Args:
         probes, max_probes: draws for each example of the metric mini-batch.
@@ -97,13 +98,17 @@ def _solve(
         row_error = _gradient_error(problem, store, perturbation) + ROUNDOFF[storage]
         rows = list(dict.fromkeys([*perturbation, *response]))
         at = {key: k for k, key in enumerate(rows)}
-        products = store.gram(rows)
-        drawn = 0
+        own = store.gram(rows)
+        sides = [at[k] for k in response], [at[k] for k in perturbation]
+        held: list[str] = []
+        cross, among = np.empty((0, len(rows))), np.empty((0, 0))
         while True:
+            drawn = len(held) // len(problem.metric_batch)
             fresh = _store_probes(problem, writer, drawn, probes)
-            cross, own = store.gram(fresh, rows), store.gram(fresh)
-            rows, products, drawn = [*rows, *fresh], np.block([[products, cross.T], [cross, own]]), probes
-            path = _path(problem, products, [at[k] for k in response], [at[k] for k in perturbation], drawn, row_error)
+            cross = np.concatenate([cross, store.gram(fresh, rows)])
+            among = _grown(among, store.gram(fresh, held) if held else np.empty((len(fresh), 0)), store.gram(fresh))
+            held, drawn = held + fresh, probes
+            path = _path(problem, own, cross, among, sides, row_error)
             dampings = [d.resolve(problem.lambda_max) for d in problem.dampings]
             found = [path.certified(problem.shape, d, 0.0, problem.tol) for d in dampings]
             worst = max(float(c.relative_error.max()) for c in found)
@@ -125,25 +130,34 @@ def _solve(
     return Solution(path=path, ritz=np.empty(0), step=None, details=details)
 
 
+def _grown(old: np.ndarray, between: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return np.block([[old, between.T], [between, new]]) if len(old) else new
+
+
 def _path(
-    problem: SketchProblem, products: np.ndarray, response: list[int], perturbation: list[int], drawn: int, error: float
+    problem: SketchProblem,
+    own: np.ndarray,
+    cross: np.ndarray,
+    among: np.ndarray,
+    sides: tuple[list[int], list[int]],
+    row_error: float,
 ) -> SketchPath:
-    n = len(problem.metric_batch)
-    first = len(products) - n * drawn
-    scale = problem.metric.scale
-    cross = products[:first, first:] * np.sqrt(scale)
-    square = np.diag(products)
-    right = cross[perturbation]
+    """From the inner products of the gradients, of the probes with them, and of the probes."""
+    response, perturbation = sides
+    n, square = len(problem.metric_batch), np.diag(own)
+    drawn = len(among) // n
+    right = cross[:, perturbation].T
     return SketchPath(
-        response=right if response == perturbation else cross[response],
+        response=right if response == perturbation else cross[:, response].T,
         perturbation=right,
-        probes=products[first:, first:] * scale,
-        overlap=products[np.ix_(response, perturbation)],
+        probes=among,
+        overlap=own[np.ix_(response, perturbation)],
         square_response=square[response],
         square_perturbation=square[perturbation],
         example=np.tile(np.arange(n), drawn),
         draw=np.repeat(np.arange(drawn), n),
-        row_error=error,
+        scale=problem.metric.scale,
+        row_error=row_error,
         lambda_max=problem.lambda_max,
     )
 
