@@ -95,7 +95,7 @@ def test_weights_are_the_fixed_point_that_undoes_the_leverages():
     rows = np.arange(len(path.draw))
     weights, dof, feasible = path._weights(rows, damping, None)
     assert feasible
-    w = path.probes / 16 * np.sqrt(np.outer(weights, weights))
+    w = path.columns / 16 * np.sqrt(np.outer(weights, weights))
     leverage = np.diag(w @ np.linalg.inv(w + damping * np.eye(len(w))))
     each = leverage.reshape(16, N).mean(0)
     np.testing.assert_allclose(weights.reshape(16, N), np.tile(1 / (1 - each), (16, 1)), rtol=1e-3)
@@ -104,9 +104,20 @@ def test_weights_are_the_fixed_point_that_undoes_the_leverages():
     assert dof == pytest.approx((eigenvalues / (eigenvalues + damping)).sum(), rel=0.2)
 
 
+def test_known_directions_leave_little_to_the_probes():
+    """The gradients' own directions are exact: at a damping where probes alone would be far off, H is not."""
+    own = sketch(1e-3, probes=8, max_probes=8)
+    metric = BATCH.select(np.arange(N))
+    probes = sketch(1e-3, probes=8, max_probes=8, metric_batch=metric)
+    h, _ = truth().influence("smse", "smse", own.damping)
+    errors = [np.linalg.norm(r["smse", "smse"] - h) / np.linalg.norm(h) for r in (own, probes)]
+    assert errors[0] < 0.25 * errors[1]
+
+
 def test_too_few_probes_for_a_damping_are_told():
-    result = sketch(1e-4, probes=4, max_probes=4)
+    result = sketch(1e-4, probes=4, max_probes=4, metric_batch=BATCH.select(np.arange(N)))
     assert not result.converged
+    assert np.isinf(result.error_bound).all()
     assert result.settings["solver_weights_exist"] == 0
     assert not result.path.estimate(result.damping).feasible
 
@@ -143,7 +154,7 @@ def test_probes_double_until_the_tolerance_is_met():
     loose, tight = sketch(1.0, "smse", tol=0.5, probes=4, max_probes=64), sketch(1.0, "smse", tol=0.05, max_probes=64)
     assert loose.converged
     assert loose.settings["solver_probes"] < tight.settings["solver_probes"]
-    assert tight.settings["solver_probes"] in (16, 32, 64)
+    assert tight.settings["solver_probes"] in (8, 16, 32, 64)
 
 
 def test_other_dampings_have_their_own_estimates_and_cost_no_products(monkeypatch, tmp_path):
@@ -218,7 +229,7 @@ def watch():
 
 def solve(batch, directory, top):
     return pi.influence(model, batch, "smse", "smse", solver="sketch", damping=pi.Damping.relative(0.3), probes=2,
-                        max_probes=2, directory=directory, storage="bfloat16", memory_budget=int(sys.argv[2]),
+                        max_probes=2, directory=directory, memory_budget=int(sys.argv[2]),
                         lambda_max=top)
 
 torch.manual_seed(0)
@@ -246,7 +257,7 @@ print(peak - base, np.linalg.norm(found - h) / np.linalg.norm(h), (np.abs(found 
 def test_twelve_hundred_examples_of_the_demo_model_out_of_core(tmp_path):
     """3,600 rows of the demo's ViT (at 8 × 8 cells) are more than the call may hold; krylov on three of the examples,
     with the same metric, agrees."""
-    budget = 500 * 2**20
+    budget = 900 * 2**20
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", LARGE, str(tmp_path), str(budget)], text=True,
                          capture_output=True, cwd=Path(__file__).parent, check=True)  # fmt: skip
     peak, error, covered, on_disk = map(float, run.stdout.split())

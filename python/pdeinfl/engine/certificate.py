@@ -161,12 +161,12 @@ def rounding_factor(product_error: float, gradient_error: float, lambda_max: flo
 
     With ``‖δJ‖ ≤ δ‖J‖`` in the factored forms MᵀM and KᵀK, ``δA = s(δJᵀJ + JᵀδJ)`` and
     ``√s‖Jη⁻¹g‖ ≤ √H_gg``, ``‖η⁻¹g‖ ≤ √(H_gg/λ)`` give ``2δ√(λ_max/λ) + δ²λ_max/λ``; a relative error γ of the
-    gradients adds ``2γ√(λ_max/λ)`` because ``‖g‖² ≤ (λ_max + λ)H_gg``. (An unfactored QᵀAQ would give ``δλ_max/λ``.)
+    gradients adds the same with γ, because ``‖g‖² ≤ (λ_max + λ)H_gg``. (An unfactored QᵀAQ would give ``δλ_max/λ``.)
     The small float64 algebra adds a few ``eps·(1 + λ_max/λ)``.
     """
     stretch = np.sqrt(1.0 + lambda_max / damping)
-    products = 2 * (product_error + gradient_error) * stretch + (product_error * stretch) ** 2
-    return float(products + 32 * np.finfo(np.float64).eps * stretch**2)
+    moved = (product_error + gradient_error) * stretch
+    return float(moved * (2 + moved) + 32 * np.finfo(np.float64).eps * stretch**2)
 
 
 def certify(

@@ -36,7 +36,7 @@ class Influence:
     Attributes:
         values: H, float64 ``(n_response_observables, n_perturbation_observables, n_response, n_perturbation)``.
         error_bound: certified elementwise ``|error|`` (MATH §3), rounding included, same shape; of `sketch` it is an
-            estimate, and ``settings["bound"]`` says so.
+            estimate (`bound_is_estimate`), and so are ``relative_error`` and ``converged``.
         relative_error: Frobenius norm of the bound over that of the values, per pair of observables.
         converged: every relative error is at most ``tol``.
         damping, lambda_max: absolute λ and the largest eigenvalue of the metric.
@@ -80,6 +80,19 @@ class Influence:
     settings: Mapping[str, Any] = field(default_factory=dict)
     path: DampingPath | SketchPath | None = None
     step: Callable[[int, float], Any] | None = None
+
+    def __repr__(self) -> str:
+        pairs = f"{', '.join(self.response_names)} | {', '.join(self.perturbation_names)}"
+        kind = "estimated, not certified" if self.bound_is_estimate else "certified"
+        state = "converged" if self.converged else "not converged"
+        n, m = self.values.shape[2:]
+        error = f"relative error {self.relative_error.max(initial=0.0):.1e} ({kind})"
+        return f"Influence({pairs}: {n} x {m}, damping {self.damping:.3g}, {error}, {state})"
+
+    @property
+    def bound_is_estimate(self) -> bool:
+        """Whether ``error_bound`` is a statistical estimate (`sketch`) instead of a certificate."""
+        return isinstance(self.path, SketchPath)
 
     def __getstate__(self) -> dict[str, Any]:
         # Steps are closures over the solver's basis: as in a stored result, they stay behind.

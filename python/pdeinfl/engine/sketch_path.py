@@ -1,9 +1,10 @@
 r"""H from a Monte-Carlo factor of the metric, at every damping: an estimate, not a certificate (MATH §3, `sketch`).
 
-Of each example i of the metric mini-batch, k probes ``w_im = √s·J_iᵀξ_im`` with random signs ξ, so that
-``E[w wᵀ] = s·J_iᵀJ_i``. With weights c,
+Of each example i of the metric mini-batch some directions R_i of its outputs are *known*: those of its residuals, whose
+images ``J_iᵀR_i`` are its gradients. The others are met by k probes ``w_im = √s·J_iᵀξ_im``, random signs ξ without their
+part in R_i, so that ``E[w wᵀ] = s·J_iᵀ(1 − R_iR_iᵀ)J_i``. With weights c,
 
-.. math:: \hat A = \tfrac1k \sum_{i,m} c_i w_{im} w_{im}^T, \qquad
+.. math:: \hat A = s \sum_i J_i^T R_i R_i^T J_i + \tfrac1k \sum_{i,m} c_i w_{im} w_{im}^T, \qquad
     H = [G^T G - G^T \hat U (λ + \hat U^T \hat U)^{-1} \hat U^T G]/λ
 
 by Woodbury, from inner products alone. With c = 1 the inverse is biased upward (Jensen), by factors where the columns
@@ -56,7 +57,10 @@ class Estimate:
 
     @property
     def error(self) -> np.ndarray:
-        """``|bias|`` and the 95 % interval of Student's t with ``n_groups − 1`` degrees of freedom."""
+        """``|bias|`` and the 95 % interval of Student's t with ``n_groups − 1`` degrees of freedom; infinite where the
+        weights do not exist: what is left of the bias is then unknown."""
+        if not self.feasible:
+            return np.full_like(self.values, np.inf)
         return np.abs(self.bias) + _STUDENT[self.n_groups] * self.deviation
 
 
@@ -65,16 +69,17 @@ class SketchPath:
     """Inner products of gradients and probes: H at every damping.
 
     Attributes:
-        response, perturbation: of the gradients with the probes ``J_iᵀξ``, ``(n_rows, K)``. probes: of the probes,
-            ``(K, K)``.
+        response, perturbation: of the gradients with the columns ``J_iᵀR_i`` and ``J_iᵀξ``, ``(n_rows, K)``.
+            columns: of these, ``(K, K)``.
         overlap: of responses with perturbations. square_response, square_perturbation: ``‖g‖²``.
-        example, draw: of each probe, ``(K,)`` integers; every example has the same number of draws.
+        example, draw: of each column, ``(K,)`` integers; a draw of −1 is a known column; every example has the same
+            number of draws.
         scale: s. row_error: relative error γ of a stored row. lambda_max: largest eigenvalue of A.
     """
 
     response: np.ndarray
     perturbation: np.ndarray
-    probes: np.ndarray
+    columns: np.ndarray
     overlap: np.ndarray
     square_response: np.ndarray
     square_perturbation: np.ndarray
@@ -104,8 +109,8 @@ class SketchPath:
             return Estimate(values, raw, unknown, unknown, size, feasible, dof, n)
         without = []
         for group in range(n):
-            rows = np.flatnonzero(self.draw % n != group)
-            start = 1 + (weights[rows] - 1) * len(everything) / len(rows)
+            rows = np.flatnonzero((self.draw < 0) | (self.draw % n != group))
+            start = 1 + (weights[rows] - 1) * n_draws / self._draws(rows)
             fewer, _, also = self._weights(rows, damping, start)
             feasible = feasible and also
             without.append(self._solve(rows, fewer, damping)[0])
@@ -115,18 +120,24 @@ class SketchPath:
         return Estimate(values, raw, bias, deviation, size, feasible, dof, n)
 
     def _gram(self, rows: np.ndarray) -> Tensor:
-        """``UᵀU`` of some probes with weights 1."""
-        chosen = self.probes[np.ix_(rows, rows)]
-        chosen *= self.scale / self._draws(rows)
+        """``UᵀU`` of some columns with weights 1."""
+        chosen, size = self.columns[np.ix_(rows, rows)], self._sizes(rows)
+        chosen *= size[:, None]
+        chosen *= size
         return torch.from_numpy(chosen)
 
     def _draws(self, rows: np.ndarray) -> int:
-        return len(np.unique(self.draw[rows]))
+        drawn = self.draw[rows]
+        return len(np.unique(drawn[drawn >= 0]))
+
+    def _sizes(self, rows: np.ndarray) -> np.ndarray:
+        """``√s``, of a probe ``√(s/k)``."""
+        return np.sqrt(self.scale / np.where(self.draw[rows] < 0, 1, self._draws(rows)))
 
     def _weights(self, rows: np.ndarray, damping: float, start: np.ndarray | None) -> tuple[np.ndarray, float, bool]:
-        """Weights of the probes in ``rows``, the degrees of freedom, and whether the iteration came to rest."""
-        gram = self._gram(rows)
-        own, n_draws = np.unique(self.example[rows], return_inverse=True)[1], self._draws(rows)
+        """Weights of the columns in ``rows``, the degrees of freedom, and whether the iteration came to rest."""
+        gram, drawn = self._gram(rows), self.draw[rows] >= 0
+        own, n_draws = self.example[rows][drawn], self._draws(rows)
         weights = np.ones(len(rows)) if start is None else start
         shifted = torch.empty_like(gram)
         for _ in range(_ITERATIONS):
@@ -135,7 +146,8 @@ class SketchPath:
             shifted.diagonal().add_(damping)
             factor = torch.linalg.cholesky(shifted)
             rest = damping * torch.cholesky_inverse(factor, out=shifted).diagonal().numpy()  # 1 − leverage
-            fresh = (1.0 / (np.bincount(own, rest) / n_draws))[own]
+            fresh = np.ones(len(rows))
+            fresh[drawn] = n_draws / np.bincount(own, rest[drawn])[own]
             change = np.abs(fresh / weights - 1).max()
             weights = fresh
             if change <= _TOLERANCE or weights.max() > _LARGEST_WEIGHT:
@@ -149,7 +161,7 @@ class SketchPath:
         shifted = self._gram(rows).mul_(torch.from_numpy(root)[:, None]).mul_(torch.from_numpy(root))
         shifted.diagonal().add_(damping)
         factor = torch.linalg.cholesky(shifted)
-        scale = torch.from_numpy(root * np.sqrt(self.scale / self._draws(rows)))
+        scale = torch.from_numpy(root * self._sizes(rows))
 
         def half(cross: np.ndarray) -> np.ndarray:
             right = (torch.from_numpy(cross[:, rows]) * scale).T
@@ -175,7 +187,7 @@ class SketchPath:
         order, ``γ²(1 + λ_max/λ)``. For the factor, ``δÂ = δU Uᵀ + U δUᵀ + δU δUᵀ`` with ``‖δU‖² ≤ γ² tr Â`` and
         ``‖Uᵀη⁻¹g‖² ≤ H_gg`` give the same with ``tr Â/λ``.
         """
-        trace = float(np.trace(self.probes)) * self.scale / self._draws(np.arange(len(self.draw)))
+        trace = float(np.diag(self.columns) @ self._sizes(np.arange(len(self.draw))) ** 2)
         stretch = 0.0
         for size in (1.0 + self.lambda_max / damping, trace / damping):
             stretch += 2 * self.row_error * np.sqrt(size) + self.row_error**2 * size

@@ -140,10 +140,11 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             write_json(check_file, {"influence": expected, "check": content})
         store.put(result)
         worst = float(np.max(result.relative_error))
+        kind = "estimated (not certified)" if result.bound_is_estimate else "certified"
         state = "" if result.converged else f", not converged to {settings.tol:g}"
         say(
             f"[influence] {unit.surrogate.name}, seed {unit.seed}, epoch {unit.epoch}, mini-batch {unit.mini_batch}: "
-            f"{result.n_jvp + result.n_vjp} products, certified error {worst:.1e}{state}"
+            f"{result.n_jvp + result.n_vjp} products, {kind} error {worst:.1e}{state}"
         )
         worked = True
     return worked

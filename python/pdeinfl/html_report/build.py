@@ -147,6 +147,7 @@ def _summary(
         no_path_reason="" if own else no_path_reason(results) or "the largest eigenvalue of the metric is unknown",
         decay_constant=Quantity(trained.decay_constant, untrained.decay_constant if untrained else None),
         translation_defect=Quantity(trained.translation_defect, untrained.translation_defect if untrained else None),
+        estimated=any(r.bound_is_estimate for r in results),
     )
 
 

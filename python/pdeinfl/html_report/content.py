@@ -92,6 +92,7 @@ class SurrogateSummary:
         no_path_reason: why stability was not tested; empty where it was.
         decay_constant: τ of the fit a·e^{−|Δ|/τ} + c, in steps; translation_defect: ‖𝓛_t H‖/‖H‖ per step; both None
             where they were not computed.
+        estimated: the error of some matrix is an estimate (a sketch) instead of a certificate.
     """
 
     name: str
@@ -105,6 +106,7 @@ class SurrogateSummary:
     no_path_reason: str = ""
     decay_constant: Quantity | None = None
     translation_defect: Quantity | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def settings_table(
     add("largest eigenvalue λ_max (median)", lambda _, r: significant(reference_eigenvalue(r)))
     add("damping λ (absolute)", lambda _, r: _listed([significant(x.damping) for x in r]))
     add("tolerance of H", lambda _, r: _listed([significant(x.tol) for x in r]))
-    add("certified error of H, median and largest", lambda _, r: _errors(r))
+    add("error bound of H, certified unless it says estimated, median and largest", lambda _, r: _errors(r))
     add("audit with float64 products", lambda _, r: _audits(r))
     add("influence matrices within tolerance", lambda name, _: converged.get(name, "—"))
     add("Jacobian products per matrix (JVP + VJP, median)", lambda _, r: _products(r))
@@ -119,8 +119,8 @@ def _errors(results: Sequence[Influence]) -> str:
     worst = worst[~np.isnan(worst)]
     if not worst.size:
         return "not certified"
-    estimated = any(r.settings.get("bound") == "estimate" for r in results)
-    return f"{_percent(float(np.median(worst)))}, {_percent(float(worst.max()))}" + estimated * " (estimated)"
+    kind = " (estimated, not certified)" if any(r.bound_is_estimate for r in results) else ""
+    return f"{_percent(float(np.median(worst)))}, {_percent(float(worst.max()))}{kind}"
 
 
 def _audits(results: Sequence[Influence]) -> str:
@@ -150,7 +150,7 @@ def mini_batch_table(results: Mapping[str, Sequence[Influence]]) -> Table:
                     *map(str, (r.seed, r.epoch, r.mini_batch, len(r.perturbation_labels))),
                     significant(r.damping / r.lambda_max) if r.lambda_max > 0 else "—",
                     significant(r.lambda_max),
-                    _percent(bound),
+                    _percent(bound) + (" (estimated)" if r.bound_is_estimate else ""),
                     "yes" if r.converged else "no",
                     str(r.n_jvp),
                     str(r.n_vjp),
@@ -158,7 +158,10 @@ def mini_batch_table(results: Mapping[str, Sequence[Influence]]) -> Table:
                     decimal(r.participation, 1),
                 )
             )
-    note = "The error bound is the largest over the pairs of observables, certified, relative in the Frobenius norm."
+    note = (
+        "The error bound is the largest over the pairs of observables, relative in the Frobenius norm; certified "
+        "unless it says estimated."
+    )
     return Table(f"Every mini-batch ({plural(len(rows), 'influence matrix')})", header, tuple(rows), True, note)
 
 

@@ -190,11 +190,16 @@ def evidence_text(summary: SurrogateSummary) -> str:
     base = f"From {plural(summary.n_seeds, 'seed')} with {plural(summary.n_mini_batches, 'mini-batch')} each"
     if summary.n_converged == summary.n_influences:
         matrices = plural(summary.n_influences, "influence matrix")
-        return f"{base}; {'the' if summary.n_influences == 1 else 'all'} {matrices} met the certified tolerance."
+        which = "the" if summary.n_influences == 1 else "all"
+        return f"{base}; {which} {matrices} met the {_tolerance(summary)}."
     return (
-        f"{base}; only {summary.n_converged} of {plural(summary.n_influences, 'influence matrix')} met the certified "
-        "tolerance, so the numbers carry a solver error beyond their intervals."
+        f"{base}; only {summary.n_converged} of {plural(summary.n_influences, 'influence matrix')} met the "
+        f"{_tolerance(summary)}, so the numbers carry a solver error beyond their intervals."
     )
+
+
+def _tolerance(summary: SurrogateSummary) -> str:
+    return "tolerance by an error that is estimated, not certified" if summary.estimated else "certified tolerance"
 
 
 def comparison(summaries: Sequence[SurrogateSummary]) -> list[str]:

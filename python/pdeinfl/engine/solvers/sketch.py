@@ -24,6 +24,8 @@ from pdeinfl.observables import Observable
 
 # Share of the memory budget that one chunk of gradients may take.
 _SHARE = 0.1
+# Examples whose residuals are computed at once.
+_CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,12 @@ class SketchProblem:
     report: Callable[[str], None]
 
     @property
+    def known(self) -> list[Observable]:
+        """Observables whose gradients on the metric mini-batch are among those of the problem."""
+        sides = [observables for observables, batch in (self.perturbation, self.response) if batch is self.metric_batch]
+        return list({o.name: o for observables in sides for o in observables}.values())
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of H."""
         return len(self.response[0]), len(self.perturbation[0]), len(self.response[1]), len(self.perturbation[1])
@@ -65,8 +73,7 @@ def solve_sketch(
 
     The number of probes doubles until the estimate meets ``tol`` at every damping, or is ``max_probes``. On disk are
     ``(n_rows + k·N)`` rows (`GradientStore`); what is there already is not computed again. In memory are the inner
-    products, ``8·(n_rows + k·N)²`` bytes, four times those of the probes while a damping is solved, and a chunk of
-    gradients.
+    products, ``8·(n_rows + k·N)²`` bytes, about four times that while a damping is solved, and a chunk of gradients.
 
     Args:
         probes, max_probes: draws for each example of the metric mini-batch.
@@ -100,15 +107,19 @@ def _solve(
         at = {key: k for k, key in enumerate(rows)}
         own = store.gram(rows)
         sides = [at[k] for k in response], [at[k] for k in perturbation]
+        known = _known_directions(problem)
+        digest = problem.metric_batch.sha256()[:16]
+        names = [o.name for o in problem.known]
+        images = np.array([[at[f"{digest}/{name}/{i}"] for i in range(len(known))] for name in names], dtype=np.int64)
         held: list[str] = []
         cross, among = np.empty((0, len(rows))), np.empty((0, 0))
         while True:
             drawn = len(held) // len(problem.metric_batch)
-            fresh = _store_probes(problem, writer, drawn, probes)
+            fresh = _store_probes(problem, writer, known, drawn, probes)
             cross = np.concatenate([cross, store.gram(fresh, rows)])
             among = _grown(among, store.gram(fresh, held) if held else np.empty((len(fresh), 0)), store.gram(fresh))
             held, drawn = held + fresh, probes
-            path = _path(problem, own, cross, among, sides, row_error)
+            path = _path(problem, own, cross, among, sides, (known, images), row_error)
             dampings = [d.resolve(problem.lambda_max) for d in problem.dampings]
             found = [path.certified(problem.shape, d, 0.0, problem.tol) for d in dampings]
             worst = max(float(c.relative_error.max()) for c in found)
@@ -140,26 +151,57 @@ def _path(
     cross: np.ndarray,
     among: np.ndarray,
     sides: tuple[list[int], list[int]],
+    known: tuple[np.ndarray, np.ndarray],
     row_error: float,
 ) -> SketchPath:
-    """From the inner products of the gradients, of the probes with them, and of the probes."""
-    response, perturbation = sides
-    n, square = len(problem.metric_batch), np.diag(own)
+    """From the inner products of the gradients, of the probes with them, and of the probes; the known columns are
+    combinations of gradients."""
+    (response, perturbation), (directions, images) = sides, known
+    n, square, q = len(problem.metric_batch), np.diag(own), len(images)
     drawn = len(among) // n
-    right = cross[:, perturbation].T
+
+    def image(products: np.ndarray) -> np.ndarray:
+        """Inner products with the known columns, from those with all gradients: ``(r, n_rows) → (r, q·N)``."""
+        return np.einsum("rqi,iqb->rbi", products[:, images], directions).reshape(len(products), q * n)
+
+    if q:
+        with_gradients = image(own)
+        columns = _grown(image(with_gradients.T), image(cross), among)
+        products = np.concatenate([with_gradients, cross.T], 1)
+    else:
+        columns, products = among, cross.T
+    right = products[perturbation]
     return SketchPath(
-        response=right if response == perturbation else cross[:, response].T,
+        response=right if response == perturbation else products[response],
         perturbation=right,
-        probes=among,
+        columns=columns,
         overlap=own[np.ix_(response, perturbation)],
         square_response=square[response],
         square_perturbation=square[perturbation],
-        example=np.tile(np.arange(n), drawn),
-        draw=np.repeat(np.arange(drawn), n),
+        example=np.tile(np.arange(n), q + drawn),
+        draw=np.repeat(np.maximum(np.arange(-q, drawn), -1), n),
         scale=problem.metric.scale,
         row_error=row_error,
         lambda_max=problem.lambda_max,
     )
+
+
+def _known_directions(problem: SketchProblem) -> np.ndarray:
+    """``C`` such that the columns of ``R_i = Σ_a r_a,i C[i, a]`` are orthonormal, or zero where residuals of example i
+    depend on each other: ``(N, q, q)``."""
+    observables, batch = problem.known, problem.metric_batch
+    if not observables:
+        return np.empty((len(batch), 0, 0))
+    out = []
+    for start in range(0, len(batch), _CHUNK):
+        part = batch.select(np.arange(start, min(start + _CHUNK, len(batch))))
+        r = residuals(observables, predict(problem.exact, part), part).flatten(2).transpose(0, 1)
+        sizes = torch.linalg.vector_norm(r, dim=2)
+        unit = torch.where(sizes > 0, 1 / sizes, 0.0)
+        values, vectors = torch.linalg.eigh(unit[:, :, None] * (r @ r.transpose(1, 2)) * unit[:, None, :])
+        inverse = torch.where(values > 1e-8, values, torch.inf).rsqrt()
+        out.append(unit[:, :, None] * vectors * inverse[:, None, :])
+    return torch.cat(out).cpu().numpy()
 
 
 def _store_gradients(
@@ -176,15 +218,28 @@ def _store_gradients(
     return [key for row in keys for key in row]
 
 
-def _store_probes(problem: SketchProblem, writer: GradientWriter, drawn: int, wanted: int) -> list[str]:
+def _store_probes(
+    problem: SketchProblem, writer: GradientWriter, known: np.ndarray, drawn: int, wanted: int
+) -> list[str]:
     """Probes number ``drawn`` to ``wanted`` of each example, those that are not there yet; their keys, draw-major."""
-    batch = problem.metric_batch
+    batch, observables = problem.metric_batch, problem.known
     digest, draws = batch.sha256()[:16], range(drawn, wanted)
-    keys = [[f"{digest}/probe {m} of seed {problem.seed}/{i}" for i in range(len(batch))] for m in draws]
+    beside = ", ".join(o.name for o in observables)
+    keys = [
+        [f"{digest}/probe {m} of seed {problem.seed} beside {beside}/{i}" for i in range(len(batch))] for m in draws
+    ]
     shape = tuple(batch.targets.shape[1:])
 
     def cotangents(part: MiniBatch, examples: range) -> Tensor:
-        return torch.stack([torch.stack([signs(problem.seed, i, m, shape) for i in examples]) for m in draws])
+        xi = torch.stack([torch.stack([signs(problem.seed, i, m, shape) for i in examples]) for m in draws])
+        if not observables:
+            return xi
+        r = residuals(observables, predict(problem.exact, part), part).flatten(2)
+        directions = torch.from_numpy(known[examples.start : examples.stop]).to(r.device)
+        basis = torch.einsum("aid,iab->ibd", r, directions)
+        flat = xi.to(r.device, torch.float64).flatten(2)
+        inside = torch.einsum("mid,ibd->mib", flat, basis)
+        return (flat - torch.einsum("mib,ibd->mid", inside, basis)).reshape(xi.shape)
 
     _store(problem, writer, batch, keys, cotangents)
     return [key for row in keys for key in row]
