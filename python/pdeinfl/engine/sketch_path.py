@@ -1,8 +1,8 @@
 r"""H from a Monte-Carlo factor of the metric, at every damping: an estimate, not a certificate (MATH §3, `sketch`).
 
-Of each example i of the metric mini-batch some directions R_i of its outputs are *known*: those of its residuals, whose
-images ``J_iᵀR_i`` are its gradients. The others are met by k probes ``w_im = √s·J_iᵀξ_im``, random signs ξ without their
-part in R_i, so that ``E[w wᵀ] = s·J_iᵀ(1 − R_iR_iᵀ)J_i``. With weights c,
+Of each example i of the metric mini-batch some directions R_i of its outputs are *known*: those of its residuals, their
+images ``J_iᵀR_i`` being its gradients. The others are met by k probes ``w_im = √s·J_iᵀξ_im``, random signs ξ without
+their part in R_i, so that ``E[w wᵀ] = s·J_iᵀ(1 − R_iR_iᵀ)J_i``. With weights c,
 
 .. math:: \hat A = s \sum_i J_i^T R_i R_i^T J_i + \tfrac1k \sum_{i,m} c_i w_{im} w_{im}^T, \qquad
     H = [G^T G - G^T \hat U (λ + \hat U^T \hat U)^{-1} \hat U^T G]/λ
