@@ -239,7 +239,7 @@ def test_presets_are_the_settings_of_the_published_codes():
 
 BATCH = mini_batch(2)
 REFUSALS = {
-    "solver": ({"solver": "magic"}, "`solver` must be one of cg, craigmr, dense, krylov, span; got 'magic'"),
+    "solver": ({"solver": "magic"}, "`solver` must be one of cg, craigmr, dense, krylov, sketch, span; got 'magic'"),
     "metric": ({"metric": "median"}, "`metric` must be one of sum, mean; got 'median'"),
     "damping": ({"damping": -1.0}, "`damping` must be a positive finite number; got -1.0"),
     "no damping": ({"damping": ()}, "`damping` is empty"),

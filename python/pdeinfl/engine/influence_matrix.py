@@ -156,6 +156,13 @@ def influence(
         exact = jacobian if dtype == torch.float64 else jacobian.in_dtype(torch.float64)
         if products == "tf32" and jacobian.device.type != "cuda":
             raise ValueError(f"`product_dtype` 'tf32' needs a CUDA device; the module is on {jacobian.device}")
+        # First of all, so that a module that does not fit is refused here.
+        for given_batch in (batch, metric_batch):
+            if given_batch is not response_batch:
+                predict(exact, given_batch)
+        losses = SMSE().bind(response_batch.channel_names)(
+            predict(exact, response_batch), *_exact_fields(exact, response_batch)
+        )
         narrow = products in ("tf32", "bfloat16")
         operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
         # The Ritz values of `krylov` and `dense` hold the largest eigenvalue; the others' need not.
@@ -178,9 +185,6 @@ def influence(
         )
         noise, gradient_error, solution = (work.sketched if solver == "sketch" else work.solved)(solver, solver_options)
         shape = (len(response_observables), len(perturbation_observables), len(response_batch), len(batch))
-        losses = SMSE().bind(response_batch.channel_names)(
-            predict(exact, response_batch), *_exact_fields(exact, response_batch)
-        )
 
     top = float(solution.ritz[-1]) if len(solution.ritz) else 0.0
     lambda_max = top if lambda_max is None else lambda_max
