@@ -1,8 +1,9 @@
 """Products and seconds against the true error of H, for every solver, model and relative damping.
 
-Run: ``python benches/bench_solvers.py [--problem conv ViT UNet] [--damping 1e-6 … 1e-1] [--repeats 3] [--small]``
+Run: ``python benches/bench_solvers.py [--problem conv ViT UNet] [--damping 1e-6 … 1e-1] [--repeats 3] [--truth 1e-6] [--small]``
 
-H is the (smse, smse) block. Truth is `krylov` in float64, certified to 1e-6 or as far as the line above the table says.
+H is the (smse, smse) block. Truth is `krylov` in float64, certified to ``--truth`` or as far as the line above the table
+says; the errors below are known to that.
 `krylov` gets ``tol = target`` and knows nothing of the truth; `cg` and Nyström-`cg` run at every ``rtol`` of a ladder,
 and the summary compares `krylov` with the cheapest rung whose true error is no larger than krylov's own. Products are
 JVPs + VJPs over the mini-batch; the certificate and the residual checks of `cg` are not counted.
@@ -43,10 +44,10 @@ def influence(case: BenchProblem, damping: Any, solver: str, **options: Any) -> 
                         **options)  # fmt: skip
 
 
-def truths(case: BenchProblem, dampings: Sequence[float]) -> tuple[float, list[np.ndarray], list[float]]:
+def truths(case: BenchProblem, dampings: Sequence[float], tol: float) -> tuple[float, list[np.ndarray], list[float]]:
     """λ_max, H in float64 at each relative damping, and what the certificate says of each."""
     wanted = [pi.Damping.relative(d) for d in dampings]
-    solved = influence(case, wanted, "krylov", product_dtype="float64", tol=1e-6)
+    solved = influence(case, wanted, "krylov", product_dtype="float64", tol=tol)
     each = solved.at_damping(wanted)
     return solved.lambda_max, [r.values[0, 0] for r in each], [float(r.relative_error.max()) for r in each]
 
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--damping", type=float, nargs="+", default=[1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
     parser.add_argument("--target", type=float, default=0.02)
+    parser.add_argument("--truth", type=float, default=1e-6)
     parser.add_argument("--nystrom-rank", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="surrogates at 6 examples of 16x16")
@@ -107,7 +109,7 @@ def main() -> None:
     summaries: list[str] = []
     for name in args.problem:
         case = problem(name, args.small)
-        lambda_max, matrices, certified = truths(case, args.damping)
+        lambda_max, matrices, certified = truths(case, args.damping, args.truth)
         print(f"{case}; λ_max = {lambda_max:.4g}; truth certified to {max(certified):.1e}\n", flush=True)
         for relative, truth in zip(args.damping, matrices, strict=True):
             found = runs(case, relative * lambda_max, truth, args.target, args.nystrom_rank)
