@@ -1,9 +1,9 @@
 """Products and seconds against the true error of H, for every solver, model and relative damping.
 
-Run: ``python benches/bench_solvers.py [--problem conv ViT UNet] [--damping 1e-6 … 1e-1] [--repeats 3] [--truth 1e-6] [--small]``
+Run: ``python benches/bench_solvers.py [--problem conv ViT UNet] [--damping 1e-6 … 1e-1] [--truth 1e-6] [--small]``
 
-H is the (smse, smse) block. Truth is `krylov` in float64, certified to ``--truth`` or as far as the line above the table
-says; the errors below are known to that.
+H is the (smse, smse) block. Truth is `krylov` in float64, certified to ``--truth`` or as far as the line above the
+table says; the errors below are known to that.
 `krylov` gets ``tol = target`` and knows nothing of the truth; `cg` and Nyström-`cg` run at every ``rtol`` of a ladder,
 and the summary compares `krylov` with the cheapest rung whose true error is no larger than krylov's own. Products are
 JVPs + VJPs over the mini-batch; the certificate and the residual checks of `cg` are not counted.
