@@ -13,9 +13,9 @@ use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{Advice, fadvise};
 
 use super::element::Element;
-use super::isa::Isa;
 use super::source::{Destination, ReadAhead, Rows};
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 
 /// Where a matrix lies in a file.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::element::Element;
-use super::isa::Isa;
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 
 /// Where to put a widened stretch of a row.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::isa::Isa;
 use super::kernel::{Ahead, Kernel, MAX_TILE_ROWS, Product, TILE_COLUMNS};
 use super::plan::Block;
 use super::source::{Destination, ReadAhead, Rows};
 use crate::error::Result;
+use crate::isa::Isa;
 use crate::pool::Progress;
 
 /// Rows of the right panel that stay in the second-level cache while all rows of the left panel pass by.
