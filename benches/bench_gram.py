@@ -13,10 +13,12 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -100,12 +102,35 @@ def measure(n: int, k: int, repeats: int, machine: dict[str, float], threads: in
     }
 
 
-def out_of_core(folder: Path, n: int, k: int, repeats: int, threads: int) -> dict[str, Any]:
-    """The same contraction from memory, from the cached file and from the file with its cached pages dropped."""
+CHILD = """
+import json, resource, sys, time
+import numpy as np
+from pdeinfl.contraction import FileMatrix, gram
+path, n, k, threads, limit, mapped = sys.argv[1], *map(int, sys.argv[2:])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+before = int(status["VmHWM"].split()[0])
+start = time.perf_counter()
+g = gram(FileMatrix(path, 0, "float32", (n, k), bool(mapped)), products="float32", num_threads=threads)
+taken = time.perf_counter() - start
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0])
+print(json.dumps({"seconds": taken, "before": 1024 * before, "peak": 1024 * peak, "trace": float(np.trace(g))}))
+"""
+
+
+def out_of_core(folder: Path, n: int, k: int, copies: int, repeats: int, threads: int) -> dict[str, Any]:
+    """The contraction of a file that is ``copies`` times as long as the matrix in memory that it repeats.
+
+    The file's cached pages are dropped before every pass, and a pass reads every byte once, so that all of them come
+    from the disk. The contraction runs in a process whose address space is limited to half the file's size.
+    """
     g = heavy_tailed(n, k).numpy()
-    path = folder / "bench_gram.bin"
-    g.tofile(path)
-    with path.open("rb") as file:
+    path, size = folder / "bench_gram.bin", 4 * n * k * copies
+    with path.open("wb") as file:
+        for row in g:
+            for _ in range(copies):
+                row.tofile(file)
         os.fsync(file.fileno())
 
     def drop() -> None:
@@ -118,24 +143,37 @@ def out_of_core(folder: Path, n: int, k: int, repeats: int, threads: int) -> dic
             while file.readinto(buffer):
                 pass
 
-    matrix = FileMatrix(path, 0, "float32", g.shape)
-    times: dict[str, list[float]] = {"memory": [], "cached file": [], "dropped file": [], "sequential read": []}
+    def contract(mapped: bool) -> dict[str, float]:
+        drop()
+        numbers = (n, k * copies, threads, max(size // 2, 1 << 30), int(mapped))
+        command = [sys.executable, "-c", CHILD, str(path), *map(str, numbers)]
+        return cast(dict[str, float], json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+
+    rates: dict[str, list[float]] = {"memory": [], "disk": [], "file": []}
+    peaks = []
     try:
         for _ in range(repeats):
-            times["memory"].append(seconds(lambda: gram(g, products="float32", num_threads=threads)))
-            times["cached file"].append(seconds(lambda: gram(matrix, products="float32", num_threads=threads)))
+            rates["memory"].append(g.nbytes / seconds(lambda: gram(g, products="float32", num_threads=threads)))
             drop()
-            times["dropped file"].append(seconds(lambda: gram(matrix, products="float32", num_threads=threads)))
-            drop()
-            times["sequential read"].append(seconds(read))
+            rates["disk"].append(size / seconds(read))
+            from_file = contract(mapped=False)
+            rates["file"].append(size / from_file["seconds"])
+            peaks.append(from_file["peak"] - from_file["before"])
     finally:
         path.unlink()
-    median = {name: statistics.median(taken) for name, taken in times.items()}
-    slower = max(median["memory"], median["sequential read"])
+    error = abs(from_file["trace"] / (copies * float(np.square(g, dtype=np.float64).sum())) - 1)
+    median = {name: statistics.median(taken) for name, taken in rates.items()}
+    lower = [min(memory, disk) for memory, disk in zip(rates["memory"], rates["disk"], strict=True)]
+    parts = [file / low for file, low in zip(rates["file"], lower, strict=True)]
     return {
-        "shape": [n, k],
-        "seconds": median,
-        "rate vs the slower of memory and disk": slower / median["dropped file"],
+        "shape": [n, k * copies],
+        "bytes": size,
+        "address space allowed": max(size // 2, 1 << 30),
+        "resident growth": max(peaks),
+        "bytes a second": median,
+        "rate vs the lower of memory and disk, median": statistics.median(parts),
+        "rate vs the lower of memory and disk, worst": min(parts),
+        "relative error of the trace": error,
     }
 
 
@@ -153,7 +191,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small shapes, to see that it runs")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out-of-core", type=Path, metavar="DIR", help="also from a file written into this folder")
+    parser.add_argument("--out-of-core", type=Path, metavar="DIR", help="also from a 6.7 GB file written into this folder")
+    parser.add_argument("--copies", type=int, default=7, help="length of the file in matrices of 0.96 GB")
+    parser.add_argument("--only-out-of-core", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -162,12 +202,13 @@ def main() -> None:
         f"{platform.machine()}, {args.threads} threads; {machine['flops']:.3g} FLOP/s, {machine['read']:.3g} B/s read"
     )
     rows = []
-    for n, k in SMALL if args.small else SHAPES:
+    for n, k in () if args.only_out_of_core else SMALL if args.small else SHAPES:
         rows.append(measure(n, k, args.repeats, machine, args.threads))
         show(rows[-1])
     stored = None
     if args.out_of_core:
-        stored = out_of_core(args.out_of_core, *(SMALL if args.small else SHAPES)[0], args.repeats, args.threads)
+        shape = (SMALL if args.small else SHAPES)[0]
+        stored = out_of_core(args.out_of_core, *shape, args.copies, args.repeats, args.threads)
         print("out of core")
         show(stored)
     if args.json:

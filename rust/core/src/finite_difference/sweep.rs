@@ -118,27 +118,27 @@ impl<T: Real, const W: usize> Part<'_, T, W> {
             let lines = 0..n.div_ceil(LINE);
             match self.term {
                 Term::X(c) => {
-                    let (c, rows) = (unsafe { splat::<V, W>(c) }, down(&window));
+                    let (c, rows) = (unsafe { splat::<V, W>(c) }, rows(&window));
                     for v in lines {
-                        unsafe { store(out, v, difference(&c, &rows, v)) };
+                        unsafe { store(out, v, down(&c, &rows, v)) };
                     }
                 }
                 Term::Y(c) => {
-                    let (c, rows) = (unsafe { splat::<V, W>(c) }, across(&window));
+                    let (c, row) = (unsafe { splat::<V, W>(c) }, window.padded_row());
                     for v in lines {
-                        unsafe { store(out, v, difference(&c, &rows, v)) };
+                        unsafe { store(out, v, across(&c, row, v)) };
                     }
                 }
                 Term::Rotation { along_x, along_y, x, minus_y } => {
-                    let (down, across) = (down(&window), across(&window));
+                    let (rows, row) = (rows(&window), window.padded_row());
                     let x = x[self.first + i];
                     let (along_x, along_y) =
                         unsafe { (splat::<V, W>(along_x), splat::<V, W>(&along_y.map(|c| c * x))) };
                     let added = self.added.map(|(other, sign)| (&other[i * n..][..n], unsafe { V::splat(sign) }));
                     for (v, minus_y) in lines.zip(*minus_y) {
                         unsafe {
-                            let d_x = difference(&along_x, &down, v);
-                            let d_y = difference(&along_y, &across, v);
+                            let d_x = down(&along_x, &rows, v);
+                            let d_y = across(&along_y, row, v);
                             let mut value = d_x.multiply_add(V::load(minus_y), d_y);
                             if let Some((other, sign)) = added {
                                 value = load::<T, V>(other, v).multiply_add(sign, value);
@@ -158,28 +158,40 @@ unsafe fn splat<V: Vector, const W: usize>(c: &[f64; W]) -> [V; W] {
     from_fn(|k| unsafe { V::splat(c[k]) })
 }
 
-/// Rows that come after, and as many that come before.
+/// Rows that come after the current one, and as many that come before.
 type Neighbours<'a, const W: usize> = ([&'a [[f64; LINE]]; W], [&'a [[f64; LINE]]; W]);
 
 #[inline(always)]
-fn down<'a, T: Real, const W: usize>(window: &'a Window<'_, T>) -> Neighbours<'a, W> {
-    (from_fn(|k| window.row(k as isize + 1, 0)), from_fn(|k| window.row(-(k as isize) - 1, 0)))
+fn rows<'a, T: Real, const W: usize>(window: &'a Window<'_, T>) -> Neighbours<'a, W> {
+    (from_fn(|k| window.row(k as isize + 1)), from_fn(|k| window.row(-(k as isize) - 1)))
 }
 
-#[inline(always)]
-fn across<'a, T: Real, const W: usize>(window: &'a Window<'_, T>) -> Neighbours<'a, W> {
-    (from_fn(|k| window.row(0, k as isize + 1)), from_fn(|k| window.row(0, -(k as isize) - 1)))
-}
-
-/// `Σ_k c[k] (after[k] − before[k])` in line `v`.
+/// `Σ_k c[k] (after[k] − before[k])` in line `v`, across rows.
 ///
 /// # Safety
 /// The machine has the instructions of `V`.
 #[inline(always)]
-unsafe fn difference<V: Vector, const W: usize>(c: &[V; W], (after, before): &Neighbours<'_, W>, v: usize) -> V {
+unsafe fn down<V: Vector, const W: usize>(c: &[V; W], (after, before): &Neighbours<'_, W>, v: usize) -> V {
     // SAFETY: as this function.
+    unsafe { weighted(c, |k| V::load(&after[k][v]).subtract(V::load(&before[k][v]))) }
+}
+
+/// `Σ_k c[k] (u[· + k + 1] − u[· − k − 1])` in line `v` of a padded row.
+///
+/// # Safety
+/// The machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn across<V: Vector, const W: usize>(c: &[V; W], row: &[[f64; LINE]], v: usize) -> V {
+    let lines = [row[v], row[v + 1], row[v + 2]];
+    let reach = |k: usize| k as isize + 1;
+    // SAFETY: as this function.
+    unsafe { weighted(c, |k| V::shifted(&lines, reach(k)).subtract(V::shifted(&lines, -reach(k)))) }
+}
+
+#[inline(always)]
+unsafe fn weighted<V: Vector, const W: usize>(c: &[V; W], change: impl Fn(usize) -> V) -> V {
+    // SAFETY: the caller vouches for the instructions of `V`.
     unsafe {
-        let change = |k: usize| V::load(&after[k][v]).subtract(V::load(&before[k][v]));
         let mut sum = change(0).multiply(c[0]);
         for k in 1..W {
             sum = change(k).multiply_add(c[k], sum);

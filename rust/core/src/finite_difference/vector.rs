@@ -19,6 +19,14 @@ pub trait Vector: Copy {
     unsafe fn multiply(self, b: Self) -> Self;
     /// `self·b + c`.
     unsafe fn multiply_add(self, b: Self, c: Self) -> Self;
+    /// Eight elements from `shift` past the start of the middle line on, −3 ≤ shift ≤ 3.
+    #[inline(always)]
+    unsafe fn shifted(lines: &[[f64; LINE]; 3], shift: isize) -> Self {
+        let mut line = [0.0; LINE];
+        line.copy_from_slice(&lines.as_flattened()[LINE.wrapping_add_signed(shift)..][..LINE]);
+        // SAFETY: as this function.
+        unsafe { Self::load(&line) }
+    }
 }
 
 /// What a vector is loaded from and rounded to.
@@ -111,6 +119,23 @@ mod x86 {
         unsafe fn multiply_add(self, b: Self, c: Self) -> Self {
             // SAFETY: as in `splat`.
             unsafe { _mm512_fmadd_pd(self, b, c) }
+        }
+        /// From whole lines: a load across two lines takes twice the time.
+        #[inline(always)]
+        unsafe fn shifted(lines: &[[f64; LINE]; 3], shift: isize) -> Self {
+            // SAFETY: as in `splat`.
+            unsafe {
+                let [before, line, after] = [0, 1, 2].map(|k| _mm512_castpd_si512(Self::load(&lines[k])));
+                _mm512_castsi512_pd(match shift {
+                    -3 => _mm512_alignr_epi64::<5>(line, before),
+                    -2 => _mm512_alignr_epi64::<6>(line, before),
+                    -1 => _mm512_alignr_epi64::<7>(line, before),
+                    1 => _mm512_alignr_epi64::<1>(after, line),
+                    2 => _mm512_alignr_epi64::<2>(after, line),
+                    3 => _mm512_alignr_epi64::<3>(after, line),
+                    _ => line,
+                })
+            }
         }
     }
 

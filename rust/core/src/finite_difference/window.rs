@@ -91,10 +91,17 @@ impl<'a, T: Real> Window<'a, T> {
         }
     }
 
-    /// The row `down` below the current one, from `right` on; what its last line has beyond the plane means nothing.
+    /// The row `down` below the current one; what its last line has beyond the plane means nothing.
     #[inline(always)]
-    pub(super) fn row(&self, down: isize, right: isize) -> &[[f64; LINE]] {
-        let start = self.starts[self.reach.rows.wrapping_add_signed(down)].wrapping_add_signed(right);
+    pub(super) fn row(&self, down: isize) -> &[[f64; LINE]] {
+        let start = self.starts[self.reach.rows.wrapping_add_signed(down)];
         self.memory[start..][..self.shape.1.next_multiple_of(LINE)].as_chunks().0
+    }
+
+    /// The current row, between a line that ends with what lies before it and one that starts with what lies after it.
+    #[inline(always)]
+    pub(super) fn padded_row(&self) -> &[[f64; LINE]] {
+        let start = self.starts[self.reach.rows] - LINE;
+        self.memory[start..][..self.shape.1.next_multiple_of(LINE) + 2 * LINE].as_chunks().0
     }
 }
