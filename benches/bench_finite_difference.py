@@ -2,10 +2,10 @@
 
     python benches/bench_finite_difference.py [--small] [--repeats N] [--threads N]
 
-Two sizes: one that stays in a large cache, one that does not. All write into memory that exists. A copy reads and writes
-each byte once, the least that a derivative must do; it is timed in turns with the derivative, and the least time of each
-counts. torch.roll is timed in fewer rounds, once at the large size. The speed probe is a fixed piece of work; where it
-differs between rows, the machine was not quiet.
+Two sizes: one that stays in a large cache, one that does not. All write into memory that exists. A copy reads and
+writes each byte once, the least that a derivative must do; it is timed in turns with the derivative, and the least time
+of each counts. torch.roll is timed in fewer rounds, once at the large size. The speed probe is a fixed piece of work;
+where it differs between rows, the machine was not quiet.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from pdeinfl.contraction import FileMatrix, gram
+from pdeinfl.contraction import gram
 
 SHAPES = ((48, 5_000_000), (192, 2_000_000), (816, 500_000))
 SMALL = ((48, 200_000), (192, 50_000), (816, 12_000))
@@ -106,7 +106,7 @@ def measure(n: int, k: int, repeats: int, machine: dict[str, float], threads: in
 CHILD = """
 import json, resource, sys, time
 import numpy as np
-from pdeinfl.contraction import FileMatrix, gram
+from pdeinfl.contraction import gram
 path, n, k, threads, limit, mapped = sys.argv[1], *map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -117,7 +117,8 @@ g = gram(FileMatrix(path, 0, "float32", (n, k), bool(mapped)), products="float32
 taken = time.perf_counter() - start
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 peak = int(status["VmHWM"].split()[0])
-print(json.dumps({"seconds": taken, "fetched": fetched() - fetched_before, "before": 1024 * before, "peak": 1024 * peak, "trace": float(np.trace(g))}))
+figures = {"seconds": taken, "fetched": fetched() - fetched_before, "growth": 1024 * (peak - before)}
+print(json.dumps(figures | {"trace": float(np.trace(g))}))
 """
 
 
@@ -125,8 +126,8 @@ def out_of_core(folder: Path, n: int, k: int, copies: int, repeats: int, threads
     """The contraction of a file that is ``copies`` times as long as the matrix in memory that it repeats.
 
     The file's cached pages are dropped before every pass; the bytes that the system fetched from the disk are counted.
-    The contraction runs in a process whose address space is limited to half the file's size. The disk's rate is the best
-    of one, some and many readers that share out the file.
+    The contraction runs in a process whose address space is limited to half the file's size. The disk's rate is the
+    best of one, some and many readers that share out the file.
     """
     g = heavy_tailed(n, k).numpy()
     path, size = folder / "bench_gram.bin", 4 * n * k * copies
@@ -167,7 +168,7 @@ def out_of_core(folder: Path, n: int, k: int, copies: int, repeats: int, threads
             rates["disk"].append(max(read(1), read(threads), read(4 * threads)))
             from_file = contract(mapped=False)
             rates["file"].append(size / from_file["seconds"])
-            peaks.append(from_file["peak"] - from_file["before"])
+            peaks.append(from_file["growth"])
             fetched.append(from_file["fetched"])
     finally:
         path.unlink()
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small shapes, to see that it runs")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out-of-core", type=Path, metavar="DIR", help="also from a 6.7 GB file written into this folder")
+    parser.add_argument("--out-of-core", type=Path, metavar="DIR", help="also from a 6.7 GB file written there")
     parser.add_argument("--copies", type=int, default=7, help="length of the file in matrices of 0.96 GB")
     parser.add_argument("--only-out-of-core", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
