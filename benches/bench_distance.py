@@ -2,7 +2,7 @@
 
     python benches/bench_distance.py [--small] [--states N] [--repeats N] [--threads N] [--json FILE]
 
-Of the states, one in ten is another one plus noise of relative size 1e-5, as in a chaotic ensemble. Errors are relative,
+Of the states, one in ten is another one plus noise of relative size 1e-5, as in a chaotic ensemble. Errors are relative
 over all pairs of some states and their near copies. Repeats are interleaved and medians compared; the speed probe is a
 fixed piece of work.
 """
