@@ -106,7 +106,7 @@ def measure(n: int, k: int, repeats: int, machine: dict[str, float], threads: in
 CHILD = """
 import json, resource, sys, time
 import numpy as np
-from pdeinfl.contraction import gram
+from pdeinfl.contraction import FileMatrix, gram
 path, n, k, threads, limit, mapped = sys.argv[1], *map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
