@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # OpenMP threads that wait by spinning stall for seconds where other work shares the cores.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-ns test check bench clean
+.PHONY: demo demo-ns test check sanitize fuzz bench clean
 
 demo: $(STAMP)  ## simulate, train, influence, report; then open runs/demo/report/report.html
 	$(BIN)/pdeinfl demo
@@ -27,6 +27,26 @@ check: $(STAMP) test  ## formatting, lints, types, room contracts, tests
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest pdeinfl._core
 	$(BIN)/lint-imports
+
+# Sanitizers and fuzzing need a nightly compiler, the thread sanitizer also its sources (component rust-src).
+NIGHTLY_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+HAS_NIGHTLY := cargo +nightly --version >/dev/null 2>&1
+HAS_SOURCES := test -d "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library"
+
+sanitize:  ## the core's tests under the address sanitizer and the thread sanitizer
+	@if ! $(HAS_NIGHTLY); then echo "make sanitize: skipped: no nightly compiler (rustup toolchain install nightly)"; else \
+	  set -e; \
+	  RUSTFLAGS="-Zsanitizer=address" cargo +nightly test -p pdeinfl-core --locked --lib --tests \
+	    --target $(NIGHTLY_TARGET) --target-dir target/address; \
+	  if $(HAS_SOURCES); then \
+	    RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -p pdeinfl-core --locked --lib --tests -Zbuild-std \
+	      --target $(NIGHTLY_TARGET) --target-dir target/thread; \
+	  else echo "make sanitize: thread sanitizer skipped (rustup component add rust-src --toolchain nightly)"; fi; fi
+
+fuzz:  ## a minute of fuzzing of matrices in files
+	@if ! $(HAS_NIGHTLY); then echo "make fuzz: skipped: no nightly compiler (rustup toolchain install nightly)"; \
+	elif ! cargo fuzz --version >/dev/null 2>&1; then echo "make fuzz: skipped: no cargo-fuzz (cargo install cargo-fuzz)"; \
+	else cargo +nightly fuzz run file_matrix -- -max_total_time=60; fi
 
 bench: $(STAMP)  ## every benchmark at full size; see docs/benchmarks.md
 	cargo bench --locked

@@ -3,7 +3,8 @@
     python benches/bench_gram.py [--small] [--repeats N] [--threads N] [--out-of-core DIR] [--json FILE]
 
 Repeats are interleaved, so that a slow spell of the machine meets every contender; medians are compared. The limits are
-measured in the same run: the rate of a large float32 matrix product, and of a sum over a large array.
+measured in the same run: the rate of a large float32 matrix product, and of a sum over a large array. `cargo bench
+--bench gram` measures against multiply-adds in registers.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from pdeinfl.contraction import FileMatrix, gram
+from pdeinfl.contraction import gram
 
 SHAPES = ((48, 5_000_000), (192, 2_000_000), (816, 500_000))
 SMALL = ((48, 200_000), (192, 50_000), (816, 12_000))
@@ -94,48 +98,94 @@ def measure(n: int, k: int, repeats: int, machine: dict[str, float], threads: in
         "float32 vs torch.mm": times["torch.mm float32"] / own,
         "float64 vs torch double": times["torch double"] / times["gram float64"],
         "float64 vs torch.mm": times["torch.mm float32"] / times["gram float64"],
-        "float32 fraction of FMA rate": triangle / own / machine["flops"],
-        "float64 fraction of FMA rate": triangle / times["gram float64"] / (machine["flops"] / 2),
-        "float32 fraction of read bandwidth": 4 * n * k / own / machine["read"],
+        "float32 fraction of the rate of a large matrix product": triangle / own / machine["flops"],
+                "float32 fraction of read bandwidth": 4 * n * k / own / machine["read"],
     }
 
 
-def out_of_core(folder: Path, n: int, k: int, repeats: int, threads: int) -> dict[str, Any]:
-    """The same contraction from memory, from the cached file and from the file with its cached pages dropped."""
+CHILD = """
+import json, resource, sys, time
+import numpy as np
+from pdeinfl.contraction import FileMatrix, gram
+path, n, k, threads, limit, mapped = sys.argv[1], *map(int, sys.argv[2:])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+before = int(status["VmHWM"].split()[0])
+fetched = lambda: int(dict(line.split(":") for line in open("/proc/self/io"))["read_bytes"])
+fetched_before, start = fetched(), time.perf_counter()
+g = gram(FileMatrix(path, 0, "float32", (n, k), bool(mapped)), products="float32", num_threads=threads)
+taken = time.perf_counter() - start
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0])
+figures = {"seconds": taken, "fetched": fetched() - fetched_before, "growth": 1024 * (peak - before)}
+print(json.dumps(figures | {"trace": float(np.trace(g))}))
+"""
+
+
+def out_of_core(folder: Path, n: int, k: int, copies: int, repeats: int, threads: int) -> dict[str, Any]:
+    """The contraction of a file that is ``copies`` times as long as the matrix in memory that it repeats.
+
+    The file's cached pages are dropped before every pass; the bytes that the system fetched from the disk are counted.
+    The contraction runs in a process whose address space is limited to half the file's size. The disk's rate is the
+    best of one, some and many readers that share out the file.
+    """
     g = heavy_tailed(n, k).numpy()
-    path = folder / "bench_gram.bin"
-    g.tofile(path)
-    with path.open("rb") as file:
+    path, size = folder / "bench_gram.bin", 4 * n * k * copies
+    with path.open("wb") as file:
+        for row in g:
+            for _ in range(copies):
+                row.tofile(file)
         os.fsync(file.fileno())
 
     def drop() -> None:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def read() -> None:
-        buffer = bytearray(8 << 20)
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
+    def read(readers: int) -> float:
+        """Bytes a second of readers that share the file out, 8 MB at a time in order."""
+        offsets, piece = iter(range(0, size, 8 << 20)), 8 << 20
 
-    matrix = FileMatrix(path, 0, "float32", g.shape)
-    times: dict[str, list[float]] = {"memory": [], "cached file": [], "dropped file": [], "sequential read": []}
+        def reader(descriptor: int) -> None:
+            buffer = bytearray(piece)
+            for offset in offsets:
+                os.preadv(descriptor, [buffer], offset)
+
+        drop()
+        with path.open("rb") as file, ThreadPoolExecutor(readers) as pool:
+            return size / seconds(lambda: list(pool.map(reader, [file.fileno()] * readers)))
+
+    def contract(mapped: bool) -> dict[str, float]:
+        drop()
+        numbers = (n, k * copies, threads, max(size // 2, 1 << 30), int(mapped))
+        command = [sys.executable, "-c", CHILD, str(path), *map(str, numbers)]
+        return cast(dict[str, float], json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+
+    rates: dict[str, list[float]] = {"memory": [], "disk": [], "file": []}
+    peaks, fetched = [], []
     try:
         for _ in range(repeats):
-            times["memory"].append(seconds(lambda: gram(g, products="float32", num_threads=threads)))
-            times["cached file"].append(seconds(lambda: gram(matrix, products="float32", num_threads=threads)))
-            drop()
-            times["dropped file"].append(seconds(lambda: gram(matrix, products="float32", num_threads=threads)))
-            drop()
-            times["sequential read"].append(seconds(read))
+            rates["memory"].append(g.nbytes / seconds(lambda: gram(g, products="float32", num_threads=threads)))
+            rates["disk"].append(max(read(1), read(threads), read(4 * threads)))
+            from_file = contract(mapped=False)
+            rates["file"].append(size / from_file["seconds"])
+            peaks.append(from_file["growth"])
+            fetched.append(from_file["fetched"])
     finally:
         path.unlink()
-    median = {name: statistics.median(taken) for name, taken in times.items()}
-    slower = max(median["memory"], median["sequential read"])
+    error = abs(from_file["trace"] / (copies * float(np.square(g, dtype=np.float64).sum())) - 1)
+    median = {name: statistics.median(taken) for name, taken in rates.items()}
+    lower = [min(memory, disk) for memory, disk in zip(rates["memory"], rates["disk"], strict=True)]
+    parts = [file / low for file, low in zip(rates["file"], lower, strict=True)]
     return {
-        "shape": [n, k],
-        "seconds": median,
-        "rate vs the slower of memory and disk": slower / median["dropped file"],
+        "shape": [n, k * copies],
+        "bytes": size,
+        "address space allowed": max(size // 2, 1 << 30),
+        "bytes fetched from the disk, least": min(fetched),
+        "growth of the resident peak": max(peaks),
+        "bytes a second": median,
+        "rate vs the lower of memory and disk, median": statistics.median(parts),
+        "rate vs the lower of memory and disk, worst": min(parts),
+        "relative error of the trace": error,
     }
 
 
@@ -153,7 +203,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small shapes, to see that it runs")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out-of-core", type=Path, metavar="DIR", help="also from a file written into this folder")
+    parser.add_argument("--out-of-core", type=Path, metavar="DIR", help="also from a 6.7 GB file written there")
+    parser.add_argument("--copies", type=int, default=7, help="length of the file in matrices of 0.96 GB")
+    parser.add_argument("--only-out-of-core", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -162,12 +214,13 @@ def main() -> None:
         f"{platform.machine()}, {args.threads} threads; {machine['flops']:.3g} FLOP/s, {machine['read']:.3g} B/s read"
     )
     rows = []
-    for n, k in SMALL if args.small else SHAPES:
+    for n, k in () if args.only_out_of_core else SMALL if args.small else SHAPES:
         rows.append(measure(n, k, args.repeats, machine, args.threads))
         show(rows[-1])
     stored = None
     if args.out_of_core:
-        stored = out_of_core(args.out_of_core, *(SMALL if args.small else SHAPES)[0], args.repeats, args.threads)
+        shape = (SMALL if args.small else SHAPES)[0]
+        stored = out_of_core(args.out_of_core, *shape, args.copies, args.repeats, args.threads)
         print("out of core")
         show(stored)
     if args.json:

@@ -1,8 +1,124 @@
 //! Throughput of the contraction: multiply-adds a second of the triangle (`elements`), and of a plain loop beside it.
+//! Also, in one run, its part of what the machine can do: multiply-adds that never leave the registers, and reading.
+
+use std::hint::black_box;
+use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pdeinfl_core::gram::{Products, SliceRows, cross_gram, gram};
 use pdeinfl_core::pool;
+use rayon::prelude::*;
+
+/// Multiply-adds a second of all threads, in f32 and f64, and bytes read a second.
+struct Limits {
+    f32: f64,
+    f64: f64,
+    read: f64,
+}
+
+/// Independent chains: more than a multiply-add's latency times the number of units, fewer than the registers.
+const CHAINS: usize = 12;
+
+/// Steps of each chain in one call of a probe.
+const STEPS: usize = 1 << 16;
+
+macro_rules! probe {
+    ($name:ident, $features:literal, $set:path, $fused:path, $lanes:literal) => {
+        /// `STEPS` multiply-adds in each of `CHAINS` registers; returns the lanes of a register.
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        fn $name() -> usize {
+            use std::arch::x86_64::*;
+            let (factor, term) = ($set(black_box(0.999)), $set(black_box(0.001)));
+            let mut sums = [$set(black_box(1.0)); CHAINS];
+            for _ in 0..STEPS {
+                for sum in &mut sums {
+                    *sum = $fused(*sum, factor, term);
+                }
+            }
+            black_box(sums);
+            $lanes
+        }
+    };
+}
+probe!(avx512_f32, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps, 16);
+probe!(avx512_f64, "avx512f", _mm512_set1_pd, _mm512_fmadd_pd, 8);
+probe!(avx2_f32, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps, 8);
+probe!(avx2_f64, "avx2,fma", _mm256_set1_pd, _mm256_fmadd_pd, 4);
+
+/// Best of several: seconds of `work` on every thread of the pool at once.
+fn best(threads: usize, work: impl Fn() + Sync) -> f64 {
+    let pool = pool::pool(Some(threads)).expect("a pool");
+    let seconds = (0..20).map(|_| {
+        let start = Instant::now();
+        pool.broadcast(|_| work());
+        start.elapsed().as_secs_f64()
+    });
+    seconds.fold(f64::INFINITY, f64::min)
+}
+
+/// None where there is no probe for the processor.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+fn limits(threads: usize) -> Option<Limits> {
+    let rate = |probe: unsafe fn() -> usize| {
+        // SAFETY: chosen below for features that were found.
+        let lanes = unsafe { probe() };
+        let taken = best(threads, || {
+            // SAFETY: as above.
+            black_box(unsafe { probe() });
+        });
+        (threads * CHAINS * STEPS * lanes) as f64 / taken
+    };
+    let (f32, f64) = if is_x86_feature_detected!("avx512f") {
+        (rate(avx512_f32), rate(avx512_f64))
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        (rate(avx2_f32), rate(avx2_f64))
+    } else {
+        return None;
+    };
+    let many = vec![1u64; 1 << 27];
+    let pool = pool::pool(Some(threads)).expect("a pool");
+    let read = (0..10).map(|_| {
+        let start = Instant::now();
+        let sum = |piece: &[u64]| piece.iter().fold(0u64, |sum, &word| sum.wrapping_add(word));
+        black_box(pool.install(|| many.par_chunks(1 << 16).map(sum).reduce(|| 0, u64::wrapping_add)));
+        8.0 * many.len() as f64 / start.elapsed().as_secs_f64()
+    });
+    Some(Limits { f32, f64, read: read.fold(0.0, f64::max) })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn limits(_threads: usize) -> Option<Limits> {
+    None
+}
+
+/// Print the parts of the limits that the contraction of rows in memory reaches, best of several calls.
+fn roofline() {
+    let threads = pool::resolve_num_threads(None).expect("a number of threads");
+    let Some(limits) = limits(threads) else { return };
+    let rates = (limits.f32 / 1e9, limits.f64 / 1e9, limits.read / 1e9);
+    println!(
+        "{threads} threads: {:.1} G multiply-adds/s in f32, {:.1} in f64; {:.1} GB/s read",
+        rates.0, rates.1, rates.2
+    );
+    for (n, k) in [(48, 4_000_000), (192, 1_000_000), (816, 100_000)] {
+        let a = values(n * k);
+        let rows = SliceRows::new(&a, n, k, k).expect("fits");
+        let mut out = vec![0.0; n * n];
+        for (products, peak) in [(Products::Float32, limits.f32), (Products::Float64, limits.f64)] {
+            let mut taken = f64::INFINITY;
+            for _ in 0..5 {
+                let start = Instant::now();
+                pool::run(None, &mut |_| true, |p| gram(&rows, products, &mut out, p)).expect("runs");
+                taken = taken.min(start.elapsed().as_secs_f64());
+            }
+            let multiplied = 100.0 * (n * (n + 1) / 2 * k) as f64 / taken / peak;
+            let read = 100.0 * 4.0 * (n * k) as f64 / taken / limits.read;
+            println!("gram {n} x {k} {products:?}: {multiplied:.0} % of multiply-adds, {read:.0} % of reading");
+        }
+    }
+}
 
 fn values(n: usize) -> Vec<f32> {
     (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
@@ -23,6 +139,7 @@ fn plain(a: &[f32], n: usize, k: usize, out: &mut [f64]) {
 }
 
 fn bench(c: &mut Criterion) {
+    roofline();
     for (n, k) in [(48, 400_000), (192, 100_000), (816, 25_000)] {
         let a = values(n * k);
         let rows = SliceRows::new(&a, n, k, k).expect("fits");

@@ -1,6 +1,7 @@
 //! Numerical core of pdeinfl: everything here works on slices and small checked views, without Python.
 //!
 //! - [`error`]: the one error type
+//! - [`isa`]: the vector instructions of the machine
 //! - [`pool`]: the process-local thread pool, with progress and interruption
 //! - [`gram`]: blocked contractions `a bᵀ` with reproducible bits
 //! - [`distance`]: pairwise distances of fields, safe against cancellation
@@ -14,4 +15,5 @@ pub mod error;
 pub mod euler;
 pub mod finite_difference;
 pub mod gram;
+pub mod isa;
 pub mod pool;

@@ -1,9 +1,10 @@
 //! Lie derivatives of scalar and vector fields along the Euclidean motions of the plane.
 
-use rayon::prelude::*;
-
-use super::stencil::{Real, Stack, row_along_x, row_along_y, scaled_weights};
+use super::stencil::{Real, Stack, scaled_weights};
+use super::sweep::{Term, sweep};
+use super::vector::LINE;
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 use crate::pool::Progress;
 
 /// A one-parameter group of motions, by its velocity field `ξ`.
@@ -62,59 +63,48 @@ pub fn lie_derivative<T: Real>(
     }
     let along_x = scaled_weights(accuracy_order, spacing.0, n_x)?;
     let along_y = scaled_weights(accuracy_order, spacing.1, n_y)?;
-    out.par_chunks_exact_mut(size).enumerate().try_for_each(|(index, out)| {
-        let channel = index % kinds.len();
-        let partner = match kinds[channel] {
-            Kind::Scalar => None,
-            Kind::X(other) => Some((fields.plane(index - channel + other), 1.0)),
-            Kind::Y(other) => Some((fields.plane(index - channel + other), -1.0)),
+    let positions = |n: usize, h: f64| -> Vec<f64> { (0..n).map(|i| (i as f64 - (n - 1) as f64 / 2.0) * h).collect() };
+    let mut minus_y = positions(n_y, -spacing.1);
+    minus_y.resize(n_y.next_multiple_of(LINE), 0.0);
+    let motion = Motion { kinds, generator, x: &positions(n_x, spacing.0), minus_y: minus_y.as_chunks().0 };
+    match (along_x.as_slice(), along_y.as_slice()) {
+        (&[a], &[d]) => motion.apply(out, fields, [a], [d], progress),
+        (&[a, b], &[d, e]) => motion.apply(out, fields, [a, b], [d, e], progress),
+        (&[a, b, c], &[d, e, f]) => motion.apply(out, fields, [a, b, c], [d, e, f], progress),
+        _ => Ok(()),
+    }
+}
+
+struct Motion<'a> {
+    kinds: &'a [Kind],
+    generator: Generator,
+    x: &'a [f64],
+    minus_y: &'a [[f64; LINE]],
+}
+
+impl Motion<'_> {
+    fn apply<T: Real, const W: usize>(
+        &self,
+        out: &mut [T],
+        fields: &Stack<'_, T>,
+        along_x: [f64; W],
+        along_y: [f64; W],
+        progress: &Progress,
+    ) -> Result<()> {
+        let term = match self.generator {
+            Generator::TranslationX => Term::X(along_x),
+            Generator::TranslationY => Term::Y(along_y),
+            Generator::Rotation => Term::Rotation { along_x, along_y, x: self.x, minus_y: self.minus_y },
         };
-        let partner = partner.filter(|_| generator == Generator::Rotation);
-        let plane = Plane { values: fields.plane(index), shape: (n_x, n_y), spacing, partner };
-        match (along_x.as_slice(), along_y.as_slice()) {
-            (&[a], &[d]) => plane.lie(out, generator, &[a], &[d]),
-            (&[a, b], &[d, e]) => plane.lie(out, generator, &[a, b], &[d, e]),
-            (&[a, b, c], &[d, e, f]) => plane.lie(out, generator, &[a, b, c], &[d, e, f]),
-            _ => {}
-        }
-        progress.advance(1)
-    })
-}
-
-/// One channel of one state, and for a vector under rotation its other component with the sign it enters with.
-struct Plane<'a, T> {
-    values: &'a [T],
-    shape: (usize, usize),
-    spacing: (f64, f64),
-    partner: Option<(&'a [T], f64)>,
-}
-
-impl<T: Real> Plane<'_, T> {
-    fn lie<const W: usize>(&self, out: &mut [T], generator: Generator, c_x: &[f64; W], c_y: &[f64; W]) {
-        let (n_x, n_y) = self.shape;
-        let wide: Vec<f64> = self.values.iter().map(|v| v.to_f64()).collect();
-        let (mut d_x, mut d_y) = (vec![0.0; n_y], vec![0.0; n_y]);
-        for (i, out) in out.chunks_exact_mut(n_y).enumerate() {
-            if generator != Generator::TranslationY {
-                row_along_x(&mut d_x, &wide, self.shape, i, c_x);
+        let partner = |plane: usize| {
+            let channel = plane % self.kinds.len();
+            match self.kinds[channel] {
+                Kind::Scalar => None,
+                Kind::X(other) => Some((plane - channel + other, 1.0)),
+                Kind::Y(other) => Some((plane - channel + other, -1.0)),
             }
-            if generator != Generator::TranslationX {
-                row_along_y(&mut d_y, &wide[i * n_y..(i + 1) * n_y], c_y);
-            }
-            let x = (i as f64 - (n_x - 1) as f64 / 2.0) * self.spacing.0;
-            for (j, o) in out.iter_mut().enumerate() {
-                let value = match generator {
-                    Generator::TranslationX => d_x[j],
-                    Generator::TranslationY => d_y[j],
-                    Generator::Rotation => {
-                        let y = (j as f64 - (n_y - 1) as f64 / 2.0) * self.spacing.1;
-                        let turned = self.partner.map_or(0.0, |(other, sign)| sign * other[i * n_y + j].to_f64());
-                        x * d_y[j] - y * d_x[j] + turned
-                    }
-                };
-                *o = T::from_f64(value);
-            }
-        }
+        };
+        sweep(out, fields, &term, partner, Isa::best(), progress)
     }
 }
 

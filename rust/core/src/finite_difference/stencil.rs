@@ -1,40 +1,17 @@
 //! Periodic first derivatives of stacks of planes.
 
-use rayon::prelude::*;
-
+use super::sweep::{Term, sweep};
+use super::vector::Storage;
 use super::weights::central_weights;
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 use crate::pool::Progress;
 
-/// Storage type of a field; arithmetic is in f64.
-pub trait Real: Copy + Send + Sync + 'static {
-    /// Widen.
-    fn to_f64(self) -> f64;
-    /// Round.
-    fn from_f64(value: f64) -> Self;
-}
+/// Storage type of a field, `f32` or `f64`; arithmetic is in `f64`.
+pub trait Real: Storage {}
 
-impl Real for f64 {
-    #[inline(always)]
-    fn to_f64(self) -> f64 {
-        self
-    }
-    #[inline(always)]
-    fn from_f64(value: f64) -> Self {
-        value
-    }
-}
-
-impl Real for f32 {
-    #[inline(always)]
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
-    #[inline(always)]
-    fn from_f64(value: f64) -> Self {
-        value as f32
-    }
-}
+impl Real for f32 {}
+impl Real for f64 {}
 
 /// Axis of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,93 +91,23 @@ pub fn derivative<T: Real>(
     }
     let n = if axis == Axis::X { fields.n_x } else { fields.n_y };
     let weights = scaled_weights(accuracy_order, spacing, n)?;
-    out.par_chunks_exact_mut(fields.n_x * fields.n_y).enumerate().try_for_each(|(index, out)| {
-        let plane = fields.plane(index);
-        plane_derivative(out, plane, (fields.n_x, fields.n_y), axis, &weights);
-        progress.advance(1)
-    })
-}
-
-#[inline(always)]
-fn plane_body<T: Real, const W: usize>(out: &mut [T], plane: &[T], shape: (usize, usize), axis: Axis, c: &[f64; W]) {
-    for i in 0..shape.0 {
-        let row = &mut out[i * shape.1..(i + 1) * shape.1];
-        match axis {
-            Axis::X => row_along_x(row, plane, shape, i, c),
-            Axis::Y => row_along_y(row, &plane[i * shape.1..(i + 1) * shape.1], c),
-        }
-    }
-}
-
-/// Row `i` of `∂x`: differences of whole rows, the index wrapped once per row.
-#[inline(always)]
-pub(super) fn row_along_x<T: Real, const W: usize>(
-    out: &mut [T],
-    plane: &[T],
-    (n_x, n_y): (usize, usize),
-    i: usize,
-    c: &[f64; W],
-) {
-    let row = |i: usize| &plane[i * n_y..][..n_y];
-    let after: [&[T]; W] = std::array::from_fn(|k| row((i + k + 1) % n_x));
-    let before: [&[T]; W] = std::array::from_fn(|k| row((i + n_x - k - 1) % n_x));
-    let out = &mut out[..n_y];
-    for j in 0..n_y {
-        let mut sum = 0.0;
-        for k in 0..W {
-            sum += c[k] * (after[k][j].to_f64() - before[k][j].to_f64());
-        }
-        out[j] = T::from_f64(sum);
-    }
-}
-
-/// `∂y` of one row: the interior without wrapping, then the `2 W` points next to the seam.
-#[inline(always)]
-pub(super) fn row_along_y<T: Real, const W: usize>(out: &mut [T], row: &[T], c: &[f64; W]) {
-    let n = row.len();
-    let interior = n - 2 * W;
-    let out = &mut out[..n];
-    for (j, o) in out[W..W + interior].iter_mut().enumerate() {
-        let near = &row[j..j + 2 * W + 1];
-        let mut sum = 0.0;
-        for k in 0..W {
-            sum += c[k] * (near[W + k + 1].to_f64() - near[W - k - 1].to_f64());
-        }
-        *o = T::from_f64(sum);
-    }
-    for j in (0..W).chain(n - W..n) {
-        let mut sum = 0.0;
-        for k in 0..W {
-            sum += c[k] * (row[(j + k + 1) % n].to_f64() - row[(j + n - k - 1) % n].to_f64());
-        }
-        out[j] = T::from_f64(sum);
-    }
-}
-
-#[inline(always)]
-fn dispatch<T: Real>(out: &mut [T], plane: &[T], shape: (usize, usize), axis: Axis, weights: &[f64]) {
     match *weights {
-        [a] => plane_body(out, plane, shape, axis, &[a]),
-        [a, b] => plane_body(out, plane, shape, axis, &[a, b]),
-        [a, b, c] => plane_body(out, plane, shape, axis, &[a, b, c]),
-        _ => {}
+        [a] => along(out, fields, axis, [a], progress),
+        [a, b] => along(out, fields, axis, [a, b], progress),
+        [a, b, c] => along(out, fields, axis, [a, b, c], progress),
+        _ => Ok(()),
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn dispatch_avx2<T: Real>(out: &mut [T], plane: &[T], shape: (usize, usize), axis: Axis, weights: &[f64]) {
-    dispatch(out, plane, shape, axis, weights);
-}
-
-#[allow(unsafe_code)]
-fn plane_derivative<T: Real>(out: &mut [T], plane: &[T], shape: (usize, usize), axis: Axis, weights: &[f64]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has AVX2 and FMA, the only things that the callee asks for.
-        return unsafe { dispatch_avx2(out, plane, shape, axis, weights) };
-    }
-    dispatch(out, plane, shape, axis, weights);
+fn along<T: Real, const W: usize>(
+    out: &mut [T],
+    fields: &Stack<'_, T>,
+    axis: Axis,
+    c: [f64; W],
+    progress: &Progress,
+) -> Result<()> {
+    let term = if axis == Axis::X { Term::X(c) } else { Term::Y(c) };
+    sweep(out, fields, &term, |_| None, Isa::best(), progress)
 }
 
 #[cfg(test)]

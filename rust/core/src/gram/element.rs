@@ -3,7 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::isa::{Isa, dispatch};
+use crate::isa::{Isa, dispatch};
 
 /// A floating-point storage type. Widening is exact except from `f64` to `f32`, which rounds to nearest.
 pub trait Element: bytemuck::Pod + Send + Sync + 'static {

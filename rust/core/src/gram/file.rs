@@ -13,9 +13,9 @@ use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{Advice, fadvise};
 
 use super::element::Element;
-use super::isa::Isa;
 use super::source::{Destination, ReadAhead, Rows};
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 
 /// Where a matrix lies in a file.
 #[derive(Clone, Debug)]
@@ -115,6 +115,16 @@ impl<T> Place<T> {
     }
 }
 
+/// What to fetch while `held` is worked on: the next stretch of the slab, else the start of the next slab.
+fn after<T>(ahead: &ReadAhead, held: &Range<usize>, n_columns: usize) -> Range<usize> {
+    let rest = next::<T>(ahead, held.end, 0);
+    if !rest.is_empty() {
+        return rest;
+    }
+    let start = ahead.soon.min(n_columns);
+    start..(start + ahead.limit / size_of::<T>()).min(n_columns)
+}
+
 /// The stretch to take next: from `column` on, as much as `ahead` allows but at least `least`.
 fn next<T>(ahead: &ReadAhead, column: usize, least: usize) -> Range<usize> {
     let most = (ahead.limit / size_of::<T>()).max(least);
@@ -142,7 +152,7 @@ impl<T: Element> Rows for ReadRows<T> {
             let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut ahead.words)[..n_bytes];
             let at = self.place.byte(row, column);
             self.file.read_exact_at(bytes, at).map_err(|e| named(&self.path, &e))?;
-            let after = next::<T>(ahead, take.end, 0);
+            let after = after::<T>(ahead, &take, self.place.shape.1);
             if let Some(n) = std::num::NonZeroU64::new((after.len() * size_of::<T>()) as u64) {
                 // Advice: a system that does not take it reads later.
                 let _ = fadvise(&self.file, self.place.byte(row, after.start), Some(n), Advice::WillNeed);
@@ -197,8 +207,10 @@ impl<T: Element> Rows for MappedRows<T> {
                 self.release(row, &ahead.held);
             }
             ahead.held = next::<T>(ahead, column, least);
-            let soon = self.bytes(row, &(column..next::<T>(ahead, ahead.held.end, 0).end));
-            let _ = self.map.advise_range(memmap2::Advice::WillNeed, soon.start, soon.len());
+            for soon in [ahead.held.clone(), after::<T>(ahead, &ahead.held, self.place.shape.1)] {
+                let bytes = self.bytes(row, &soon);
+                let _ = self.map.advise_range(memmap2::Advice::WillNeed, bytes.start, bytes.len());
+            }
         }
         let start = row * self.place.shape.1 + column;
         to.widen::<T>(&self.data()[start..start + least], isa);

@@ -1,8 +1,8 @@
 //! The micro-kernel: all dot products of a few rows of one packed panel with four rows of another.
 #![allow(unsafe_code)]
 
-use super::isa::{Isa, Kind};
 use super::lanes::Lanes;
+use crate::isa::{Isa, Kind};
 
 /// Bytes of a row of a packed panel: 1,024 `f32` or 512 `f64`, so that a strip of rows stays in the first-level cache.
 pub(super) const PANEL_BYTES: usize = 4096;

@@ -11,7 +11,6 @@
 
 mod element;
 mod file;
-mod isa;
 mod kernel;
 mod lanes;
 mod ordered;
@@ -23,10 +22,10 @@ mod unit;
 
 pub use element::Element;
 pub use file::FileMatrix;
-pub use isa::Isa;
 pub use source::{Destination, ReadAhead, Rows, SliceRows, Stacked};
 
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 use crate::pool::Progress;
 use ordered::Ordered;
 use plan::{Block, Plan};

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::element::Element;
-use super::isa::Isa;
 use crate::error::{Error, Result};
+use crate::isa::Isa;
 
 /// Where to put a widened stretch of a row.
 #[derive(Debug)]
@@ -40,14 +40,16 @@ pub struct ReadAhead {
     pub limit: usize,
     /// Column where this worker's slab ends.
     pub end: usize,
+    /// Column where the slab that it takes next is likely to start.
+    pub soon: usize,
     pub(super) held: Range<usize>,
     pub(super) words: Vec<u64>,
 }
 
 impl ReadAhead {
-    /// Start a slab that ends at column `end`: forget what is held.
-    pub(super) fn restart(&mut self, limit: usize, end: usize) {
-        (self.limit, self.end, self.held) = (limit, end, 0..0);
+    /// Start a slab: forget what is held.
+    pub(super) fn restart(&mut self, limit: usize, end: usize, soon: usize) {
+        (self.limit, self.end, self.soon, self.held) = (limit, end, soon, 0..0);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::isa::Isa;
 use super::kernel::{Ahead, Kernel, MAX_TILE_ROWS, Product, TILE_COLUMNS};
 use super::plan::Block;
 use super::source::{Destination, ReadAhead, Rows};
 use crate::error::Result;
+use crate::isa::Isa;
 use crate::pool::Progress;
 
 /// Rows of the right panel that stay in the second-level cache while all rows of the left panel pass by.
@@ -31,7 +31,7 @@ impl<P: Product> Panel<P> {
         Self { data: Vec::new(), start: 0, ahead: Vec::new() }
     }
 
-    fn restart(&mut self, n_rows: usize, end: usize) {
+    fn restart(&mut self, n_rows: usize, slab: &Range<usize>) {
         let padded = (n_rows + MAX_TILE_ROWS) * P::STRIDE + 64 / size_of::<P>();
         if self.data.len() < padded {
             self.data = vec![P::zeroed(); padded];
@@ -39,7 +39,9 @@ impl<P: Product> Panel<P> {
         }
         self.ahead.resize_with(n_rows, ReadAhead::default);
         let limit = (READ_AHEAD_BYTES / n_rows.max(1)).clamp(READ_BYTES.start, READ_BYTES.end);
-        self.ahead.iter_mut().for_each(|ahead| ahead.restart(limit, end));
+        // Units are handed out in order, one to each worker.
+        let soon = slab.start + rayon::current_num_threads() * slab.len();
+        self.ahead.iter_mut().for_each(|ahead| ahead.restart(limit, slab.end, soon));
     }
 
     fn rows(&self) -> &[P] {
@@ -103,9 +105,9 @@ impl<P: Packed> Worker<P> {
         partial: &mut [f64],
         progress: &Progress,
     ) -> Result<()> {
-        self.a.restart(block.a.len(), slab.end);
+        self.a.restart(block.a.len(), &slab);
         if !block.diagonal {
-            self.b.restart(block.b.len(), slab.end);
+            self.b.restart(block.b.len(), &slab);
         }
         for start in slab.clone().step_by(P::WIDTH) {
             let columns = start..(start + P::WIDTH).min(slab.end);

@@ -6,7 +6,7 @@ pub struct Isa(Kind);
 
 /// The instruction sets that the kernels know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// AVX-512F with AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -37,14 +37,14 @@ impl Isa {
         Self::available()[0]
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         self.0
     }
 }
 
 /// Run `body`, whose loops the compiler may vectorise with the instructions of `isa` when they are inlined here.
 #[inline]
-pub(super) fn dispatch(isa: Isa, body: impl FnOnce()) {
+pub(crate) fn dispatch(isa: Isa, body: impl FnOnce()) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx2,fma")]
