@@ -90,17 +90,33 @@ def test_products_survive_a_device_that_takes_one_direction_at_a_time(monkeypatc
     module, batch = conv_net(), mini_batch(3)
     want = Jacobian(module, dtype=torch.float64)
     u = torch.randn(4, *batch.targets.shape, dtype=torch.float64)
-    pull = Jacobian._pull
+    pull = Jacobian._pull_together
 
-    def small(self, x, extras, cotangents, batched):
+    def small(self, x, extras, cotangents):
         if len(cotangents) > 1:
             raise MemoryError
-        return pull(self, x, extras, cotangents, batched)
+        return pull(self, x, extras, cotangents)
 
-    monkeypatch.setattr(Jacobian, "_pull", small)
+    monkeypatch.setattr(Jacobian, "_pull_together", small)
     got = Jacobian(module, dtype=torch.float64).vjp(batch, u)
     monkeypatch.undo()
     assert torch.allclose(got, want.vjp(batch, u), rtol=0, atol=64 * np.finfo(float).eps * float(got.abs().max()))
+
+
+def test_a_small_block_does_not_narrow_the_next(monkeypatch):
+    module, batch = conv_net(), mini_batch(3)
+    jacobian = Jacobian(module, dtype=torch.float64)
+    call, passes = FlatParameters.call, []
+
+    def counted(self, vector, inputs, extras=()):
+        passes.append(len(inputs))
+        return call(self, vector, inputs, extras)
+
+    u = torch.randn(6, *batch.targets.shape, dtype=torch.float64)
+    jacobian.vjp(batch, u[:1])
+    monkeypatch.setattr(FlatParameters, "call", counted)
+    jacobian.vjp(batch, u)
+    assert passes == [3]
 
 
 PEAK = """

@@ -22,8 +22,8 @@ from pdeinfl.engine.transforms import Transforms
 # Share of the free memory that one chunk of products may fill.
 _MEMORY_SHARE = 0.3
 # On a CPU larger chunks gain nothing: saved activations of the examples, and of examples times directions, in bytes.
-_CPU_EXAMPLES = 32 * 2**20
-_CPU_PRODUCTS = 256 * 2**20
+_CPU_EXAMPLES = 128 * 2**20
+_CPU_PRODUCTS = 512 * 2**20
 # What PyTorch says of its own inside: the scripted decompositions of forward mode, operators without a batching rule.
 _NOT_THE_USERS_BUSINESS = (".*torch.jit.script.* is deprecated", "There is a performance drop because")
 
@@ -179,7 +179,9 @@ class Jacobian:
         per_example = self._activation_bytes(batch) * 2 + k * self.n_parameters * out.element_size() * 2
         chunk = self._chunks.get("gradients", max(1, min(n, int(self._budget() / per_example), 8)))
         with self._products():
-            self._chunks["gradients"] = chunked(n, chunk, work)
+            fitted = chunked(n, chunk, work)
+        if fitted < min(n, chunk):
+            self._chunks["gradients"] = fitted
         return out
 
     def jvp(self, batch: MiniBatch, tangents: Tensor) -> Tensor:
@@ -223,6 +225,7 @@ class Jacobian:
             def work(part: slice) -> None:
                 u = cotangents[part, examples]
                 ways = (
+                    ("vjp under vmap", lambda: self._pull_together(x, extras, u)),
                     ("backward under vmap", lambda: self._pull(x, extras, u, batched=True)),
                     ("a loop of backward", lambda: self._pull(x, extras, u, batched=False)),
                 )
@@ -232,6 +235,15 @@ class Jacobian:
 
         self._chunked_pairs("vjp", batch, len(cotangents), work_on, extra_bytes=self.n_parameters * out.element_size())
         return out
+
+    def _pull_together(self, x: Tensor, extras: Sequence[Tensor], u: Tensor) -> Tensor:
+        """``Jᵀu`` by `torch.func`: ``(k, n, C, …) → (k, P)``."""
+
+        def forward(theta: Tensor) -> Tensor:
+            return self.parameters.call(theta, x, extras)
+
+        pull = vjp(forward, self.parameters.vector)[1]
+        return vmap(lambda c: pull(c)[0])(u)
 
     def _pull(self, x: Tensor, extras: Sequence[Tensor], u: Tensor, batched: bool) -> Tensor:
         """``Jᵀu`` by plain autograd: ``(k, n, C, …) → (k, P)``."""
@@ -269,8 +281,11 @@ class Jacobian:
                 done = first + part.stop
 
             n = examples.stop - examples.start
+            share = _equal_share(k - first, self._chunks[kind])
             try:
-                self._chunks[kind] = chunked(k - first, self._chunks[kind], counted)
+                fitted = chunked(k - first, share, counted)
+                if fitted < share:
+                    self._chunks[kind] = fitted
                 return
             except MemoryError:
                 if n == 1:
@@ -289,7 +304,7 @@ class Jacobian:
         limit = max(1, int(self._budget() / (4 * bytes_each)))
         if self.device.type == "cpu":
             limit = min(limit, max(1, _CPU_EXAMPLES // bytes_each))
-        return min(len(batch), limit, self._most_examples)
+        return _equal_share(len(batch), min(limit, self._most_examples))
 
     def _budget(self) -> float:
         free = free_memory(self.device)
@@ -312,6 +327,11 @@ class Jacobian:
             state = math.prod(batch.targets.shape[1:]) * self.parameters.vector.element_size()
             self._bytes_per_example = max(total - weights, state, 1)
         return self._bytes_per_example
+
+
+def _equal_share(n: int, most: int) -> int:
+    """The chunk, at most ``most``, that splits n evenly: a last chunk of two would cost as much as one of ten."""
+    return math.ceil(n / math.ceil(n / most)) if n else 1
 
 
 def _push(forward: Callable[[Tensor], Tensor], theta: Tensor, tangent: Tensor) -> Tensor:
