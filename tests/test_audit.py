@@ -57,7 +57,7 @@ def test_a_result_that_the_audit_contradicts_has_not_converged(monkeypatch):
         return honest(self, cotangents) * factor
 
     monkeypatch.setattr(Metric, "adjoint", wrong)
-    monkeypatch.setattr("pdeinfl.engine.influence_matrix.measure_rounding", lambda *args: torch.zeros(2))
+    monkeypatch.setattr("pdeinfl.engine.influence_matrix.measure_rounding", lambda *args: 0.0)
     trusting, audited = solve("cg", rtol=1e-8), solve("cg", rtol=1e-8, audit=3)
     assert trusting.converged
     assert not audited.audit.agrees
@@ -103,3 +103,10 @@ def test_bad_audits_are_refused(options):
     with pytest.raises(ValueError, match="`audit` must be a number of perturbations that also respond") as caught:
         solve(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_check_that_is_not_a_number_agrees_with_nothing():
+    audit = solve(audit=3).audit
+    assert audit.agrees
+    assert not replace(audit, values=np.full_like(audit.values, np.nan)).agrees
+    assert replace(audit, reported=np.full_like(audit.reported, np.nan)).agrees

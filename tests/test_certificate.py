@@ -194,3 +194,11 @@ def test_the_rounding_factor_bounds_the_effect_of_perturbed_products(stretch):
         change = np.abs(moved.exact(damping, gradient, gradient) - h)
         worst = max(worst, float((change / np.sqrt(np.outer(np.diag(h), np.diag(h)))).max()))
     assert worst <= rounding_factor(delta, 0.0, top, damping)
+
+
+def test_not_a_number_is_no_certainty():
+    ones, unknown = np.ones((1, 1, 2, 2)), np.full((1, 1, 2, 2), np.nan)
+    assert np.isnan(relative_error(ones, unknown)).all()
+    assert (relative_error(unknown, ones) == np.inf).all()
+    assert relative_error(0 * ones, 0 * ones) == 0
+    assert relative_error(0 * ones, ones) == np.inf

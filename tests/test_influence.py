@@ -11,6 +11,9 @@ import torch
 
 import pdeinfl as pi
 from engine_problems import Exact, conv_net, mini_batch
+from pdeinfl import observables as obs
+from pdeinfl.engine.gradients import gradient_set
+from pdeinfl.engine.jacobian import Jacobian
 
 EPS = np.finfo(np.float64).eps
 
@@ -341,3 +344,80 @@ def test_standardisations_by_the_diagonal_need_the_same_examples():
 def test_options_that_do_not_go_together_are_refused_at_once(arguments, match):
     with pytest.raises(ValueError, match=match):
         pi.influence(conv_net(), mini_batch(), **arguments)
+
+
+def test_two_callables_of_one_name_are_two_observables():
+    module, batch = conv_net(), mini_batch(4)
+
+    def mean(p, t, x):
+        return p.mean((1, 2, 3))
+
+    def square(p, t, x):
+        return (p - t).square().mean((1, 2, 3))
+
+    want = pi.influence(module, batch, mean, square, solver="dense", damping=1e-2)
+    got = pi.influence(module, batch, lambda p, t, x: mean(p, t, x), lambda p, t, x: square(p, t, x), solver="dense",
+                       damping=1e-2)  # fmt: skip
+    assert np.array_equal(got.values, want.values)
+    assert (got.response_names, got.perturbation_names) == (("lambda_2",), ("lambda",))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_observables_that_measure_almost_the_same_keep_their_bounds(dtype):
+    """Their residuals differ by 1e-4: a shortcut through them would multiply the gradients' rounding by 1e4."""
+    module, batch = conv_net(width=8), mini_batch(4)
+
+    def nearly(p, t, x):
+        return (p - t).square().mean((1, 2, 3)) + 1e-4 * (p * x).sin().mean((1, 2, 3))
+
+    def whole(p, t, x):
+        return (p - t).square().mean((1, 2, 3))
+
+    top = pi.influence(module, batch, whole, whole, solver="dense", damping=1.0).lambda_max
+    for relative in (1e-1, 1e-3):
+        sides = {"response": (whole, nearly), "perturbation": (whole, nearly), "damping": relative * top}
+        truth = pi.influence(module, batch, solver="dense", **sides)
+        result = pi.influence(module, batch, product_dtype=dtype, tol=1e-4, **sides)
+        assert (np.abs(result.values - truth.values) <= result.error_bound + truth.error_bound).all()
+
+
+def test_rounding_of_responses_is_measured_too():
+    module, batch, other = conv_net(), mini_batch(3), mini_batch(2, seed=5)
+    jacobian, exact = Jacobian(module), Jacobian(module, dtype=torch.float64)
+    for response_batch in (batch, other):
+        observables = obs.resolve_all(("smse", "mass"), batch.channel_names)
+        found = gradient_set(jacobian, exact, observables, response_batch, observables[:1], batch)
+        truth = gradient_set(exact, exact, observables, response_batch, observables[:1], batch)
+        error = torch.linalg.vector_norm(found.rows.double() - truth.rows, dim=1)
+        each = (error / torch.linalg.vector_norm(found.rows.double(), dim=1)).numpy()
+        assert found.rounding == pytest.approx(2 * each.max(), rel=1e-6)
+        assert truth.rounding == 0.0
+
+
+def test_a_gradient_that_overflows_float32_is_refused():
+    def huge(p, t, x):
+        return 1e30 * (1e9 * (p - t)).square().mean((1, 2, 3))
+
+    with pytest.raises(ValueError, match="gradient of observable 'huge' at example 0 is not finite in float32"):
+        pi.influence(conv_net(), mini_batch(2), huge, huge)
+
+
+def test_a_given_eigenvalue_resolves_dampings_and_no_bound_shrinks_with_it():
+    module, batch = conv_net(), mini_batch(4)
+    own = pi.influence(module, batch, "smse", damping=1e-2)
+    given = pi.influence(module, batch, "smse", damping=1e-2, lambda_max=1e-6)
+    np.testing.assert_allclose(given.error_bound, own.error_bound, rtol=1e-9)
+    assert given.lambda_max == 1e-6
+    relative = given.at_damping([pi.Damping.relative(1e3)])[0]
+    assert relative.damping == pytest.approx(1e-3)
+    np.testing.assert_allclose(relative.error_bound, own.at_damping([relative.damping])[0].error_bound, rtol=1e-9)
+
+
+def test_all_dampings_must_meet_the_tolerance():
+    module, batch = conv_net(width=8), mini_batch(6)
+    one = pi.influence(module, batch, "smse", damping=pi.Damping.relative(1.0), tol=0.1, max_products=6)
+    both = pi.influence(module, batch, "smse", damping=[pi.Damping.relative(r) for r in (1.0, 1e-7)], tol=0.1,
+                        max_products=6)  # fmt: skip
+    assert one.converged
+    assert not both.converged
+    assert both.at_damping([both.damping])[0].relative_error.max() <= 0.1

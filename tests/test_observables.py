@@ -250,3 +250,18 @@ def test_bad_fields():
         obs.Mass()(pred[:, :2], target[:, :2], state[:, :2])
     with pytest.raises(ValueError, match=r"needs fields \(n, channel, x, y\)"):
         obs.resolve("enstrophy", NS_CHANNELS)(*fields(channels=2, space=(5,)))
+
+
+def test_names_mean_the_same_on_both_sides_of_h():
+    first, second = (lambda p, t, x: p.flatten(1).sum(1)), (lambda p, t, x: p.flatten(1).mean(1))
+    other_side = obs.resolve_all([second, "smse"], CE_CHANNELS)
+    found = obs.resolve_all([first, second, "smse"], CE_CHANNELS, beside=other_side)
+    assert [o.name for o in other_side] == ["lambda", "smse"]
+    assert [o.name for o in found] == ["lambda_2", "lambda", "smse"]
+    assert obs.resolve_all([first], CE_CHANNELS)[0].name == "lambda"
+
+    class Louder(obs.SMSE):
+        pass
+
+    with pytest.raises(ValueError, match="two different observables are named `smse`"):
+        obs.resolve_all([Louder()], CE_CHANNELS, beside=other_side)

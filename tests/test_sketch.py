@@ -265,3 +265,16 @@ def test_twelve_hundred_examples_of_the_demo_model_out_of_core(tmp_path):
     assert peak <= budget
     assert error < 0.2
     assert covered > 0.8
+
+
+def test_gradients_on_disk_belong_to_one_module_and_one_meaning_of_a_name(tmp_path):
+    settings = {"directory": tmp_path, "probes": 2, "max_probes": 2}
+    sketch(**settings)
+    other = conv_net(width=8)
+    other.register_buffer("mean", torch.ones(1))
+    options = {"solver": "sketch", "damping": 1.0, **settings}
+    with pytest.raises(ValueError, match="holds gradients with provenance"):
+        pi.influence(other, BATCH, "smse", "smse", **options)
+    pi.influence(MODULE, BATCH, lambda p, t, x: p.mean((1, 2, 3)), "smse", **options)
+    with pytest.raises(ValueError, match="gradients of another model or observable than 'lambda'"):
+        pi.influence(MODULE, BATCH, lambda p, t, x: (p * x).mean((1, 2, 3)), "smse", **options)

@@ -45,9 +45,9 @@ class Audit:
 
     @property
     def agrees(self) -> bool:
-        """Whether both bounds together cover every difference."""
+        """Whether both bounds together cover every difference (a NaN does not)."""
         room = self.error_bound + self.reported_bound
-        return not bool((np.abs(self.values - self.reported) > room).any())
+        return bool((np.isnan(self.reported) | (np.abs(self.values - self.reported) <= room)).all())
 
     @property
     def rounding(self) -> float:

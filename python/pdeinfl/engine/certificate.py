@@ -53,6 +53,11 @@ class DampingPath:
     response_in_span: np.ndarray | None = None
     exact: bool = False
 
+    @property
+    def largest(self) -> float:
+        """The largest eigenvalue seen, a lower bound of λ_max."""
+        return float(max(self.ritz.max(initial=0.0), self.upper_ritz.max(initial=0.0)))
+
     def lower(self, damping: float) -> np.ndarray:
         """H_L (or H itself for an exact path), ``(n_response_rows, n_perturbation_rows)``."""
         value = (self.lower_response / (self.ritz + damping)) @ self.lower_perturbation.T
@@ -257,6 +262,6 @@ def _diagonal(blocks: np.ndarray) -> np.ndarray:
 
 
 def _relative(values: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Frobenius error over the norm of the values, per pair of observables; zero for an exact zero."""
+    """Frobenius error over the norm of the values, per pair of observables; zero for an exact zero, and NaN is NaN."""
     size = _norm(values)
-    return np.where(error > 0, np.divide(error, size, out=np.full_like(size, np.inf), where=size > 0), 0.0)
+    return np.where(error == 0, 0.0, np.divide(error, size, out=np.full_like(size, np.inf), where=size > 0))

@@ -23,6 +23,8 @@ class GradientSet:
         response_rows, perturbation_rows: indices into ``rows``, observable-major.
         residuals: ``∂C/∂ŷ`` of the perturbations, ``(k, n, C, X, Y)`` in the product dtype.
         n_products: adjoint products over a mini-batch that the gradients cost.
+        rounding: relative error of the rows against float64, measured on the examples of the smallest, median and
+            largest norm of each observable and doubled, since a few stand for all; 0 in float64.
     """
 
     rows: Tensor
@@ -30,6 +32,7 @@ class GradientSet:
     perturbation_rows: np.ndarray
     residuals: Tensor
     n_products: int
+    rounding: float
 
 
 def residuals(observables: Sequence[Observable], prediction: Tensor, batch: MiniBatch) -> Tensor:
@@ -87,23 +90,27 @@ def gradient_set(
     perturbation_batch: MiniBatch,
 ) -> GradientSet:
     """Gradients of every (observable, example); residuals come from float64 predictions (``exact``), because mass and
-    energy drifts are small differences of large means."""
+    energy drifts are small differences of large means.
+
+    Raises:
+        ValueError: as `residuals`; a gradient overflows the product dtype.
+    """
     same = response_batch is perturbation_batch
     wanted = list(perturbation)
     if same:
         known = {o.name for o in wanted}
         wanted += [o for o in response if o.name not in known]
-    r = residuals(wanted, predict(exact, perturbation_batch), perturbation_batch).to(jacobian.dtype)
-    rows = jacobian.per_example_gradients(perturbation_batch, r).flatten(0, 1)
+    r, rows, rounding = _checked_gradients(jacobian, exact, wanted, perturbation_batch)
     n = len(perturbation_batch)
     perturbation_rows = np.arange(len(perturbation) * n)
     if same:
         position = {o.name: k for k, o in enumerate(wanted)}
         blocks = [np.arange(n) + position[o.name] * n for o in response]
     else:
-        other = residuals(response, predict(exact, response_batch), response_batch).to(jacobian.dtype)
+        _, other, other_rounding = _checked_gradients(jacobian, exact, response, response_batch)
+        rounding = max(rounding, other_rounding)
         first = len(rows)
-        rows = torch.cat([rows, jacobian.per_example_gradients(response_batch, other).flatten(0, 1)])
+        rows = torch.cat([rows, other])
         m = len(response_batch)
         blocks = [first + k * m + np.arange(m) for k in range(len(response))]
     return GradientSet(
@@ -112,23 +119,45 @@ def gradient_set(
         perturbation_rows,
         r[: len(perturbation)],
         len(wanted) + (0 if same else len(response)),
+        rounding,
     )
 
 
-def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet, perturbation_batch: MiniBatch) -> Tensor:
-    """Rounding of the products against float64: the absolute error norm of ``√s·J`` products and the relative error of
-    gradients, as two numbers.
+def _checked_gradients(
+    jacobian: Jacobian, exact: Jacobian, observables: Sequence[Observable], batch: MiniBatch
+) -> tuple[Tensor, Tensor, float]:
+    """Residuals in the product dtype ``(k, n, C, X, Y)``, gradients ``(k·n, P)``, and their measured rounding."""
+    r = residuals(observables, predict(exact, batch), batch)
+    narrow = r.to(jacobian.dtype)
+    rows = jacobian.per_example_gradients(batch, narrow)
+    worst = 0.0
+    for observable, true_residuals, own in zip(observables, r, rows, strict=True):
+        norms = torch.linalg.vector_norm(own.double(), dim=1)
+        if not bool(torch.isfinite(norms).all()):
+            bad = int((~torch.isfinite(norms)).nonzero()[0, 0])
+            raise ValueError(
+                f"the gradient of observable {observable.name!r} at example {bad} is not finite in "
+                f"{str(jacobian.dtype)[6:]}"
+            )
+        order = norms.argsort()[int((norms == 0).sum()) :]
+        if jacobian.dtype == torch.float64 or not len(order):
+            continue
+        chosen = sorted({int(order[k]) for k in (0, len(order) // 2, -1)})
+        truth = exact.per_example_gradients(batch.select(chosen), true_residuals[None, chosen])[0]
+        error = torch.linalg.vector_norm(own[chosen].double() - truth, dim=1) / norms[chosen]
+        worst = max(worst, float(error.max()))
+    return narrow, rows.flatten(0, 1), 2 * worst
 
-    Products are compared along the largest gradient and along a random direction, forward and adjoint, gradients on
-    the examples of the smallest, median and largest norm of each observable; both are doubled, since a few stand for
-    all.
-    """
+
+def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet) -> float:
+    """Rounding of the products against float64: the absolute error norm of ``√s·J`` with a unit vector, along the
+    largest gradient and a random direction, forward and adjoint; doubled, since a few stand for all."""
     jacobian = metric.jacobian
     reference = Metric(exact, metric.batch)
     reference.scale = metric.scale
     norms = torch.linalg.vector_norm(gradients.rows.double(), dim=1)
     if float(norms.max()) == 0.0:
-        return torch.zeros(2, dtype=torch.float64)
+        return 0.0
     top = int(norms[: len(gradients.perturbation_rows)].argmax())
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, metric.n_parameters, generator=generator, dtype=torch.float64).to(jacobian.device)
@@ -141,20 +170,7 @@ def measure_rounding(metric: Metric, exact: Jacobian, gradients: GradientSet, pe
     cotangents = _unit(true_image).to(jacobian.dtype)
     pulled, true_pulled = trial.adjoint(cotangents).double(), reference.adjoint(cotangents.double())
     worst = torch.maximum(worst, torch.linalg.vector_norm(pulled - true_pulled, dim=1).max())
-    n = len(perturbation_batch)
-    relative = torch.zeros((), dtype=torch.float64, device=norms.device)
-    for k in range(len(gradients.residuals)):
-        sizes = norms[k * n : (k + 1) * n]
-        order = sizes.argsort()[int((sizes == 0).sum()) :]
-        if not len(order):
-            continue
-        chosen = sorted({int(order[0]), int(order[len(order) // 2]), int(order[-1])})
-        residual = gradients.residuals[k : k + 1, chosen].double()
-        true_rows = exact.per_example_gradients(perturbation_batch.select(chosen), residual)[0]
-        given = gradients.rows[[k * n + i for i in chosen]].double()
-        error = torch.linalg.vector_norm(given - true_rows, dim=1) / sizes[chosen]
-        relative = torch.maximum(relative, error.max())
-    return 2 * torch.stack([worst.cpu(), relative.cpu()])
+    return 2 * float(worst)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -147,8 +147,8 @@ def influence(
         raise ValueError("`damping` is empty: give at least one")
     response_batch = batch if response_batch is None else response_batch
     metric_batch = batch if metric_batch is None else metric_batch
-    response_observables = resolve_all(response, response_batch.channel_names)
     perturbation_observables = resolve_all(perturbation, batch.channel_names)
+    response_observables = resolve_all(response, response_batch.channel_names, beside=perturbation_observables)
     report = _reporter(progress)
 
     with thread_limit(num_threads):
@@ -165,7 +165,7 @@ def influence(
         )
         narrow = products in ("tf32", "bfloat16")
         operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
-        # The Ritz values of `krylov` and `dense` hold the largest eigenvalue; the others' need not.
+        # `krylov` and `dense` find the largest eigenvalue on the way; the others need not.
         relative = solver != "dense" and any(d.is_relative for d in dampings)
         if lambda_max is None and (relative or solver not in ("dense", "krylov")):
             lambda_max = operator.largest_eigenvalue(seed=seed)
@@ -186,35 +186,39 @@ def influence(
         noise, gradient_error, solution = (work.sketched if solver == "sketch" else work.solved)(solver, solver_options)
         shape = (len(response_observables), len(perturbation_observables), len(response_batch), len(batch))
 
-    top = float(solution.ritz[-1]) if len(solution.ritz) else 0.0
-    lambda_max = top if lambda_max is None else lambda_max
-    value = dampings[0].resolve(lambda_max) if lambda_max > 0 or not dampings[0].is_relative else dampings[0].value
-    dof = None
-    if effective_dof_probes:
-        where: dict[str, Any] = {
-            "patterns": parameters,
-            "device": device,
-            "dtype": dtype,
-            "memory_budget": memory_budget,
-        }
-        found = effective_dof(model, metric_batch, value, metric, effective_dof_probes, seed=seed, **where)
-        dof = (found.value, found.low, found.high)
-    product_error = noise / np.sqrt(lambda_max) if lambda_max > 0 else 0.0
-    certified = _certified(
-        solution, shape, value, rounding_factor(product_error, gradient_error, lambda_max, value), tol
-    )
-    audited = None
-    if audit:
-        with thread_limit(num_threads):
+        top = max(solution.path.largest, lambda_max or 0.0)
+        lambda_max = top if lambda_max is None else lambda_max
+        values = [d.resolve(lambda_max) if lambda_max > 0 or not d.is_relative else d.value for d in dampings]
+        value = values[0]
+        dof = None
+        if effective_dof_probes:
+            where: dict[str, Any] = {
+                "patterns": parameters,
+                "device": device,
+                "dtype": dtype,
+                "memory_budget": memory_budget,
+            }
+            found = effective_dof(model, metric_batch, value, metric, effective_dof_probes, seed=seed, **where)
+            dof = (found.value, found.low, found.high)
+        product_error = noise / np.sqrt(top) if top > 0 else 0.0
+
+        def rounding(at: float) -> float:
+            return rounding_factor(product_error, gradient_error, top, at)
+
+        certified = _certified(solution, shape, value, rounding(value), tol)
+        others = [solution.path.certified(shape, d, rounding(d), tol) for d in values[1:]]
+        audited = None
+        if audit:
             audited = _audit(audit, certified, value, solution, Metric(exact, metric_batch, metric),
                              perturbation_observables, response_observables, batch)  # fmt: skip
+        distance = _input_distance(response_batch, batch)
     n_a, n_b, n_r, n_p = shape
     overlap = solution.path.overlap.reshape(n_a, n_r, n_b, n_p).transpose(0, 2, 1, 3)
     return Influence(
         values=certified.values,
         error_bound=certified.error_bound,
         relative_error=certified.relative_error,
-        converged=certified.converged and (audited is None or audited.agrees),
+        converged=all(c.converged for c in (certified, *others)) and (audited is None or audited.agrees),
         response_names=tuple(o.name for o in response_observables),
         perturbation_names=tuple(o.name for o in perturbation_observables),
         response_labels=_labels(response_batch),
@@ -232,7 +236,7 @@ def influence(
         gradient_error=gradient_error,
         tol=tol,
         losses=losses.double().cpu().numpy(),
-        input_distance=_input_distance(response_batch, batch),
+        input_distance=distance,
         run=run,
         seed=seed,
         epoch=epoch,
@@ -288,9 +292,8 @@ class _Work:
         gradients = gradient_set(self.jacobian, self.exact, response, response_batch, perturbation, batch)
         self.report(f"{len(gradients.rows)} gradients of {self.jacobian.n_parameters} parameters")
         self.metric.n_vjp += gradients.n_products
-        noise, gradient_error = 0.0, 0.0
-        if self.jacobian.dtype != torch.float64:
-            noise, gradient_error = map(float, measure_rounding(self.metric, self.exact, gradients, batch))
+        wide = self.jacobian.dtype == torch.float64
+        noise = 0.0 if wide else measure_rounding(self.metric, self.exact, gradients)
         problem = Problem(
             metric=self.metric,
             gradients=gradients.rows,
@@ -304,12 +307,12 @@ class _Work:
             lambda_max=self.lambda_max,
             tol=self.tol,
             product_noise=noise,
-            gradient_error=gradient_error,
+            gradient_error=gradients.rounding,
             memory_budget=self.memory_budget,
             seed=self.seed,
             report=self.report,
         )
-        return noise, gradient_error, solve(solver, problem, **options)
+        return noise, gradients.rounding, solve(solver, problem, **options)
 
     def sketched(self, solver: str, options: Mapping[str, Any]) -> tuple[float, float, Solution]:
         """By `sketch`, which holds none; the rounding of its rows is part of its estimate."""

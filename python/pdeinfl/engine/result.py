@@ -228,7 +228,8 @@ class Influence:
             if value == self.damping:
                 out.append(self)
                 continue
-            rounding = rounding_factor(self.product_error, self.gradient_error, self.lambda_max, value)
+            top = max(self.lambda_max, self.path.largest)
+            rounding = rounding_factor(self.product_error, self.gradient_error, top, value)
             certified = self.path.certified(self.values.shape, value, rounding, self.tol)
             out.append(
                 replace(

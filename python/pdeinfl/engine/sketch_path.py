@@ -9,9 +9,10 @@ their part in R_i, so that ``E[w wᵀ] = s·J_iᵀ(1 − R_iR_iᵀ)J_i``. With w
 
 by Woodbury, from inner products alone. With c = 1 the inverse is biased upward (Jensen), by factors where the columns
 are not many more than the degrees of freedom of A. By Sherman and Morrison a column u enters the inverse as
-``R u uᵀ R/(1 + x_u)``, R without it and ``x_u = uᵀRu``: weights ``c_i = 1 + mean_m x_im`` undo the denominators, and
-``(λ + A)·E[(λ + Â)⁻¹] = 1`` up to one column's share. (The idea of debiasing by leverage: Dereziński, Bartan, Pilanci &
-Mahoney 2020, arXiv 2007.01327.) They are a fixed point, found from the leverages ``ℓ = x/(1 + x)``; there is none where
+``R u uᵀ R/(1 + x_u)``, R without it and ``x_u = uᵀRu``: weights with ``mean_m c_i/(1 + x_im) = 1`` undo the
+denominators, and ``(λ + A)·E[(λ + Â)⁻¹] = 1`` up to one column's share. (The idea of debiasing by leverage:
+Dereziński, Bartan, Pilanci & Mahoney 2020, arXiv 2007.01327.) They are a fixed point, ``c_i = 1/mean_m(1 − ℓ_im)``,
+found from the leverages ``ℓ = x/(1 + x)``; there is none where
 the probes are fewer than the degrees of freedom, and the estimate then says so.
 """
 
@@ -89,6 +90,11 @@ class SketchPath:
     row_error: float
     lambda_max: float
     _known: dict[float, Estimate] = field(default_factory=dict, repr=False)
+
+    @property
+    def largest(self) -> float:
+        """λ_max."""
+        return self.lambda_max
 
     def estimate(self, damping: float) -> Estimate:
         """H and how far to trust it: one K×K inverse per iteration of the weights, for all draws and for each of up to

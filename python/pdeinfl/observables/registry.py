@@ -56,27 +56,51 @@ def resolve(spec: Spec, channel_names: Sequence[str]) -> Observable:
     )
 
 
-def resolve_all(specs: Spec | Sequence[Spec], channel_names: Sequence[str]) -> tuple[Observable, ...]:
+def resolve_all(
+    specs: Spec | Sequence[Spec], channel_names: Sequence[str], beside: Sequence[Observable] = ()
+) -> tuple[Observable, ...]:
     """Several observables with distinct names; callables that share a name become ``f``, ``f_2``, ….
 
+    Args:
+        beside: observables of the other side of H: a name that they have means the same here.
+
     Raises:
-        ValueError: no observable at all, the same named one twice, or as `resolve`.
+        ValueError: no observable at all, one listed twice, two different ones of one name that are not callables, or
+            as `resolve`.
     """
     listed = [specs] if isinstance(specs, str) or callable(specs) else list(specs)
     if not listed:
         raise ValueError("at least one observable must be given; valid here: " + ", ".join(available(channel_names)))
     found: dict[str, Observable] = {}
+    other_side = {o.name: o for o in beside}
+
+    def is_free(observable: Observable) -> bool:
+        return observable.name not in found and _alike(observable, other_side.get(observable.name, observable))
+
     for spec in listed:
         observable = resolve(spec, channel_names)
-        if observable.name in found:
-            if not isinstance(observable, UserObservable) or observable == found[observable.name]:
-                raise ValueError(f"observable `{observable.name}` is listed twice: drop one")
-            label, count = observable.label, 2
-            while f"{label}_{count}" in found:
-                count += 1
-            observable = replace(observable, label=f"{label}_{count}")
+        name = observable.name
+        if any(_alike(observable, o) for o in found.values()):
+            raise ValueError(f"observable `{name}` is listed twice: drop one")
+        if isinstance(observable, UserObservable):
+            labels = [o.name for o in beside if _alike(observable, o)] or [name]
+            while not is_free(observable := replace(observable, label=labels[-1])):
+                labels.append(f"{name}_{len(labels) + 1}")
+        elif not is_free(observable):
+            raise ValueError(f"two different observables are named `{name}`: rename one")
         found[observable.name] = observable
     return tuple(found.values())
+
+
+def _alike(a: Observable, b: Observable) -> bool:
+    """Whether two observables are the same but for their channels, and callables for their label."""
+    return _anonymous(a) == _anonymous(b)
+
+
+def _anonymous(observable: Observable) -> Observable:
+    if isinstance(observable, UserObservable):
+        observable = replace(observable, label="")
+    return replace(observable, channel_names=None)
 
 
 def _by_name(name: str, channel_names: Sequence[str]) -> Observable:

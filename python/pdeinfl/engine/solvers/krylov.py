@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from pdeinfl.engine.basis import inner
 from pdeinfl.engine.certificate import DampingPath, certify, relative_error
 from pdeinfl.engine.solvers.problem import Problem, Solution
 from pdeinfl.engine.solvers.subspace import Subspace
 
+# Directions of the residuals that JᵀU₁ is taken from the gradients for: one that is left of residuals of length 1 by
+# cancellation, of two observables that measure almost the same, would multiply the gradients' rounding by what it lost.
+_CLEAR = 0.5
 # Products between two certificates, as a share of those spent: what their eigendecompositions may cost.
 _STRIDE = 0.03
 
@@ -79,8 +83,7 @@ class _Progress:
 
     def lambda_max(self) -> float:
         """What relative dampings refer to: given, or the largest Ritz value seen last."""
-        ritz = (self._path.ritz.max(initial=0.0), self._path.upper_ritz.max(initial=0.0))
-        return float(max(ritz)) if self.problem.lambda_max is None else self.problem.lambda_max
+        return self._path.largest if self.problem.lambda_max is None else self.problem.lambda_max
 
 
 def _next_block(progress: _Progress, share: float) -> torch.Tensor | None:
@@ -103,12 +106,15 @@ def _start(subspace: Subspace, problem: Problem) -> None:
     live = sizes[:, 0] > 0
     if not bool(live.any()):
         return
-    coordinates = subspace.add_outputs(_unit(residuals[live]))
+    unit = residuals[live] / sizes[live]
+    values, vectors = torch.linalg.eigh(inner(unit, unit))
+    mixed = vectors[:, values >= _CLEAR**2].T
+    coordinates = subspace.add_outputs(mixed.to(unit.device) @ unit)
     # Normalised, so that no small gradient is dropped as the rounding of a large one.
     held = subspace.add_parameters(_unit(gradients[live]))
     stretch = torch.linalg.vector_norm(gradients[live], dim=1, keepdim=True) * problem.metric.scale**0.5 / sizes[live]
-    # U₁ = pinv(coordinates)·R/‖R‖, hence √s·JᵀU₁ = pinv(coordinates)·√s·G/‖R‖.
-    subspace.record_adjoint(torch.linalg.pinv(coordinates) @ (held * stretch.cpu()))
+    # mixed·R/‖R‖ = coordinates·U₁, hence √s·JᵀU₁ = coordinates⁻¹·mixed·√s·G/‖R‖.
+    subspace.record_adjoint(torch.linalg.solve(coordinates, mixed @ (held * stretch.cpu())))
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
@@ -122,7 +128,8 @@ def _errors(problem: Problem, path: DampingPath, lambda_max: float) -> tuple[np.
     errors, goals = [], []
     for damping in problem.dampings:
         value = damping.resolve(lambda_max)
-        certified = certify(path, problem.shape, value, problem.rounding(lambda_max, value), problem.tol)
+        rounding = problem.rounding(max(lambda_max, path.largest), value)
+        certified = certify(path, problem.shape, value, rounding, problem.tol)
         errors.append(certified.relative_error)
         goals.append(np.maximum(problem.tol, 3 * relative_error(certified.values, certified.rounding)))
     return np.stack(errors), np.stack(goals)

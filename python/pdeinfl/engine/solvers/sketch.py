@@ -96,13 +96,13 @@ def _solve(
     problem: SketchProblem, probes: int, max_probes: int, directory: str | PathLike[str], storage: str
 ) -> Solution:
     jacobian = problem.metric.jacobian
-    weights = jacobian.parameters.vector.detach().cpu().numpy()
-    provenance = {"parameters_sha256": hashlib.sha256(weights.tobytes()).hexdigest()}
-    store = GradientStore(directory, jacobian.n_parameters, storage, provenance)
+    store = GradientStore(directory, jacobian.n_parameters, storage, {"module_sha256": _module_digest(jacobian)})
     with store.writer() as writer:
         perturbation = _store_gradients(problem, writer, *problem.perturbation)
         response = _store_gradients(problem, writer, *problem.response)
-        row_error = _gradient_error(problem, store, perturbation) + ROUNDOFF[storage]
+        row_error = ROUNDOFF[storage]
+        for keys, (observables, batch) in ((perturbation, problem.perturbation), (response, problem.response)):
+            row_error = max(row_error, _row_error(problem, store, keys, observables, batch))
         rows = list(dict.fromkeys([*perturbation, *response]))
         at = {key: k for k, key in enumerate(rows)}
         own = store.gram(rows)
@@ -273,16 +273,37 @@ def _store(
     problem.metric.n_vjp += -(-computed // n)
 
 
-def _gradient_error(problem: SketchProblem, store: GradientStore, keys: list[str]) -> float:
-    """Relative error of float32 gradients, measured on the first, middle and last perturbation and doubled."""
-    observables, batch = problem.perturbation
+def _module_digest(jacobian: Jacobian) -> str:
+    """Of everything that a module computes with, and of which parameters count."""
+    module, digest = jacobian.parameters.module, hashlib.sha256()
+    digest.update(repr((module, jacobian.parameters.names)).encode())
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        held = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + held.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _row_error(
+    problem: SketchProblem, store: GradientStore, keys: list[str], observables: Sequence[Observable], batch: MiniBatch
+) -> float:
+    """Relative error of stored gradients, measured on the first, middle and last example of each observable against
+    float64 and doubled.
+
+    Raises:
+        ValueError: they are gradients of something else.
+    """
     n, worst = len(batch), 0.0
-    for row in sorted({0, len(keys) // 2, len(keys) - 1}):
-        part = batch.select([row % n])
-        own = [observables[row // n]]
-        r = residuals(own, predict(problem.exact, part), part)
-        want = problem.exact.per_example_gradients(part, r)[0, 0]
-        got = problem.metric.jacobian.per_example_gradients(part, r)[0, 0].double()
-        size = float(torch.linalg.vector_norm(want))
-        worst = max(worst, float(torch.linalg.vector_norm(got - want)) / size if size else 0.0)
+    for k, observable in enumerate(observables):
+        for i in sorted({0, n // 2, n - 1}):
+            part = batch.select([i])
+            r = residuals([observable], predict(problem.exact, part), part)
+            want = problem.exact.per_example_gradients(part, r)[0, 0].cpu()
+            size = float(torch.linalg.vector_norm(want))
+            error = float(torch.linalg.vector_norm(store[keys[k * n + i]].double() - want))
+            if error > 0.1 * size:
+                raise ValueError(
+                    f"{store.path} holds gradients of another model or observable than {observable.name!r}: give "
+                    f"another `directory`"
+                )
+            worst = max(worst, error / size if size else 0.0)
     return 2 * worst
