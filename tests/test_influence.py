@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -421,3 +422,21 @@ def test_all_dampings_must_meet_the_tolerance():
     assert one.converged
     assert not both.converged
     assert both.at_damping([both.damping])[0].relative_error.max() <= 0.1
+
+
+def test_labelled_dataset_holds_h_under_its_names():
+    result = pi.influence(conv_net(), mini_batch(4), ("smse", "mass"), "smse", damping=1e-2)
+    data = result.to_xarray()
+    block = data.influence.sel(response_observable="mass", perturbation_observable="smse")
+    np.testing.assert_array_equal(block.values, result["mass", "smse"])
+    np.testing.assert_array_equal(data.error_bound.values, result.error_bound)
+    names = np.array(result.labels.class_names)
+    np.testing.assert_array_equal(data.response_class.values, names[result.labels.class_ids])
+    assert data.attrs["damping"] == result.damping
+    assert block.groupby("response_time").mean().sizes["response_time"] == len(set(result.labels.times))
+
+
+def test_labelled_data_without_xarray_say_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"`to_xarray` needs xarray: pip install 'pdeinfl\[xarray\]'"):
+        exactly(conv_net(), mini_batch(2)).to_xarray()

@@ -202,3 +202,18 @@ def test_from_arrays_refuses():
     ]:
         with pytest.raises(ValueError, match=message):
             Trajectories.from_arrays(states, **settings)
+
+
+def test_labelled_array_holds_the_states_under_their_names():
+    states = np.random.default_rng(0).uniform(1, 2, (3, 2, 4, 4, 6)).astype(np.float32)
+    traj = Trajectories.from_arrays(states, [1, 0, 1], ("a", "b"), time_step=0.1, domain=(2.0, 3.0))
+    array = traj.to_xarray()
+    assert array.dims == ("trajectory", "time", "channel", "x", "y")
+    np.testing.assert_array_equal(array.values, states)
+    assert list(array.initial_condition_class.values) == ["b", "a", "b"]
+    second = array.sel(trajectory=1, channel="energy").isel(time=1)
+    np.testing.assert_array_equal(second.values, states[1, 1, 3])
+    np.testing.assert_allclose(array.time, [0, 0.1])
+    np.testing.assert_allclose(array.x, [0.25, 0.75, 1.25, 1.75])
+    turned = traj.transposed().to_xarray()
+    assert turned.dims[-2:] == tuple(traj.transposed().axis_order)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pdeinfl.data.channels import GAMMA, channel_kind, equation_of
+from pdeinfl.data.labelled_arrays import trajectories_to_xarray
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS, MiniBatch
 from pdeinfl.data.sources import ArraySource, CachedSource, Source, TransposedSource, check_states
 from pdeinfl.data.splitting import stratified_split
@@ -282,6 +283,15 @@ class Trajectories:
             }  # fmt: skip
             parts.append(part)
         return tuple(parts)
+
+    def to_xarray(self) -> Any:
+        """All states as an ``xarray.DataArray`` ``(trajectory, time, channel, x, y)``, float32, in memory; with the
+        class of each trajectory, times, channel names and cell centres as coordinates.
+
+        Raises:
+            ImportError: xarray is not installed (extra ``xarray``).
+        """
+        return trajectories_to_xarray(self)
 
     def transitions(self, n_transitions: int | None = None) -> Transitions:
         """All transitions ``(input, target)`` as a dataset; of each trajectory the first ``n_transitions``."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pdeinfl import _core
+from pdeinfl.data.labelled_arrays import import_xarray
 from pdeinfl.engine.audit import Audit
 from pdeinfl.engine.certificate import DampingPath, rounding_factor
 from pdeinfl.engine.damping import Damping
@@ -285,6 +286,33 @@ class Influence:
         losses = None if self.losses is None else np.broadcast_to(self.losses, (n_a * n_b, n_r)).copy()
         values, _ = _core.standardize(self.values.reshape(n_a * n_b, n_r, n_p), kind, losses)
         return values.reshape(self.values.shape)
+
+    def to_xarray(self) -> Any:
+        """H, its bounds and labels as an ``xarray.Dataset``: ``influence`` and ``error_bound`` over
+        ``(response_observable, perturbation_observable, response, perturbation)``, with class, trajectory and time of
+        both sides as coordinates.
+
+        Raises:
+            ImportError: xarray is not installed (extra ``xarray``).
+        """
+        whole = ("response_observable", "perturbation_observable", "response", "perturbation")
+        variables: dict[str, Any] = {
+            "influence": (whole, self.values),
+            "error_bound": (whole, self.error_bound),
+            "relative_error": (whole[:2], self.relative_error),
+        }
+        if self.losses is not None:
+            variables["loss"] = ("response", self.losses)
+        if self.input_distance is not None:
+            variables["input_distance"] = (("response", "perturbation"), self.input_distance)
+        coordinates: dict[str, Any] = {whole[0]: list(self.response_names), whole[1]: list(self.perturbation_names)}
+        for side, labels in (("response", self.response_labels), ("perturbation", self.perturbation_labels)):
+            coordinates[f"{side}_class"] = (side, np.array(labels.class_names)[labels.class_ids])
+            coordinates[f"{side}_trajectory"] = (side, labels.trajectory_ids)
+            coordinates[f"{side}_time"] = (side, labels.times)
+        names = ("damping", "lambda_max", "tol", "run", "seed", "epoch", "mini_batch")
+        attributes = {**{name: getattr(self, name) for name in names}, "converged": int(self.converged)}
+        return import_xarray().Dataset(variables, coordinates, attributes)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write this result to its own HDF5 file, atomically; parameter steps are not stored."""
