@@ -329,3 +329,32 @@ def test_nearly_equal_states_keep_their_digits(offset):
     got, expected = pairwise_distance(states), pairwise_distance_reference(states)
     assert got[2, 3] == 0
     assert (np.abs(got - expected) <= 1e3 * (400 + 16) * EPS64 * expected).all()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_combinations_of_arrays_and_files(tmp_path, mapped):
+    generator = np.random.default_rng(0)
+    q = generator.standard_normal((5, 1300)).astype(np.float32)
+    coefficients, rows = generator.standard_normal((3, 7)), generator.standard_normal((3, 1300))
+    other = generator.standard_normal((2, 1300))
+    q.tofile(tmp_path / "q")
+    want = rows + coefficients @ np.concatenate([q, other])
+    stored = (str(tmp_path / "q"), 0, "float32", q.shape, mapped)
+    for stack in ([q, other], [stored, other]):
+        out = rows.copy()
+        _core.combine_into(coefficients, stack, out)
+        np.testing.assert_allclose(out, want, rtol=0, atol=16 * np.finfo(float).eps * np.abs(want).max())
+
+
+def test_combinations_that_do_not_fit_are_refused():
+    q, rows = np.ones((4, 6), np.float32), np.zeros((2, 6))
+    for c, out in ((np.ones((2, 3)), rows), (np.ones((2, 4)), rows[:, :5].copy()), (np.ones((3, 4)), rows)):
+        with pytest.raises(ValueError, match=r"must have shapes \(k, r\), \(r, K\) and \(k, K\)"):
+            _core.combine_into(c, q, out)
+    with pytest.raises(ValueError, match="`rows` must be a contiguous array"):
+        _core.combine_into(np.ones((2, 4)), q, np.zeros((6, 2)).T)
+    held = rows.view()
+    held.flags.writeable = False
+    with pytest.raises(ValueError, match="`rows` must be a contiguous array"):
+        _core.combine_into(np.ones((2, 4)), q, held)
+    assert not rows.any()

@@ -43,6 +43,12 @@ def euler(threads):
     return out
 
 
+def combine(threads):
+    out = uniform((3, 9000))
+    _core.combine_into(uniform((3, 11), seed=1), [uniform((7, 9000), np.float32), uniform((4, 9000))], out, threads)
+    return out
+
+
 def blocks(n_blocks):
     column, times = np.repeat(np.arange(3), 8), np.tile(np.arange(8), 3)
     clusters = np.arange(n_blocks)
@@ -67,6 +73,7 @@ KERNELS = {
     "gram": lambda threads: _core.gram(uniform((30, 20_000), np.float32), num_threads=threads),
     "gram, float32": lambda threads: _core.gram(uniform((30, 20_000), np.float32), "float32", threads),
     "cross_gram": lambda threads: _core.cross_gram(uniform((9, 9000)), uniform((5, 9000), seed=1), num_threads=threads),
+    "combine": combine,
     "pairwise_distance": lambda threads: _core.pairwise_distance(1 + 1e-9 * uniform((20, 2, 900)), threads),
     "derivative": derivative,
     "lie_derivative": lie_derivative,
@@ -109,6 +116,10 @@ def test_data_loader_workers_call_the_core_after_their_parent_did():
 LONG_CALLS = {
     "gram": "_core.gram(np.broadcast_to(np.ones((1, 400_000), np.float32), (2000, 400_000)), num_threads=1)",
     "cross_gram": "_core.cross_gram(*2 * [np.broadcast_to(np.ones((1, 400_000)), (2000, 400_000))], num_threads=1)",
+    "combine": (
+        "_core.combine_into(np.ones((600, 4000)), np.broadcast_to(np.ones((1, 20_000)), (4000, 20_000)), "
+        "np.zeros((600, 20_000)), 1)"
+    ),
     "distance, products": "_core.pairwise_distance(np.random.default_rng(0).random((3000, 1, 30_000), np.float32), 1)",
     "distance, differences": "_core.pairwise_distance(np.ones((3000, 1, 20_000), np.float16), 1)",
     "pooled_quantiles": (
@@ -135,7 +146,8 @@ def test_interrupt_ends_a_long_call_within_a_second(call):
         "        print('calls', flush=True)\n"
         "        return function(*args, **kwargs)\n"
         "    return call\n"
-        "for name in 'gram cross_gram pairwise_distance pooled_quantiles euler_solve derivative_into'.split():\n"
+        "names = 'gram cross_gram combine_into pairwise_distance pooled_quantiles euler_solve derivative_into'\n"
+        "for name in names.split():\n"
         "    setattr(_core, name, announced(getattr(_core, name)))\n"
         "try:\n"
         f"    {call}\n"

@@ -14,7 +14,7 @@ from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.metric import Metric
 from pdeinfl.engine.solvers.problem import Problem
-from pdeinfl.engine.solvers.subspace import Subspace
+from pdeinfl.engine.solvers.subspace import Subspace, _diagonalised
 
 EPS = np.finfo(np.float64).eps
 
@@ -126,3 +126,22 @@ def test_stops_where_rounding_forbids_the_tolerance():
 def test_block_share_must_be_a_share(share):
     with pytest.raises(ValueError, match=r"`block_share` must lie in \(0, 1\]; got"):
         solve(1e-2, block_share=share)
+
+
+@pytest.mark.parametrize("relative", [1e-1, 1e-3, 1e-5])
+def test_a_whitened_path_is_the_diagonalised_one_at_its_damping(relative):
+    grown = subspace()[0]
+    damping = relative * problem()[2].top
+    whole, one = grown.path(), grown.path(damping)
+    for value in ("lower", "upper"):
+        want, got = getattr(whole, value)(damping), getattr(one, value)(damping)
+        assert np.abs(got - want).max() <= 1e3 * EPS / relative * np.abs(want).max()
+    want, got = whole.residual_gaps(damping)[1], one.residual_gaps(damping)[1]
+    assert np.abs(got - want).max() <= 1e3 * EPS / relative * np.abs(whole.upper(damping)).max()
+
+
+def test_a_matrix_that_rounding_made_indefinite_is_diagonalised():
+    matrix = torch.diag(torch.tensor([1.0, -1e-15], dtype=torch.float64))
+    values, vectors = _diagonalised(matrix, 1e-18)
+    assert float(values.min()) == 0
+    assert torch.allclose(vectors @ vectors.T, torch.eye(2, dtype=torch.float64))

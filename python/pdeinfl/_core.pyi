@@ -10,6 +10,7 @@ __all__ = [
     "__version__",
     "bin_sums",
     "bootstrap_multiplicities",
+    "combine_into",
     "cross_gram",
     "derivative_into",
     "euler_solve",
@@ -98,6 +99,13 @@ def cross_gram(
     bfloat16: bool = False,
     callback: Callable[[int], object] | None = None,
 ) -> NDArray[np.float64]: ...
+def combine_into(
+    coefficients: NDArray[np.float64],
+    q: _Matrix,
+    rows: NDArray[np.float64],
+    num_threads: int | None = None,
+    callback: Callable[[int], object] | None = None,
+) -> None: ...
 def euler_solve(
     primitives: NDArray[np.float64],
     out: NDArray[np.float32] | NDArray[np.float64],

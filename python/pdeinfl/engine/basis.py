@@ -116,6 +116,12 @@ class Basis:
         return out
 
     def _accumulate(self, rows: Tensor, coefficients: Tensor) -> None:
+        if not self._blocks:
+            return
+        if rows.device.type == "cpu":
+            blocks = [block.numpy() for block in self._blocks]
+            _core.combine_into(coefficients.contiguous().numpy(), blocks, rows.numpy(), num_threads())
+            return
         coefficients = coefficients.to(rows.device)
         start = 0
         for block in self._blocks:
@@ -141,7 +147,7 @@ class Basis:
         """
         if not len(rows):
             return torch.zeros(0, len(self), dtype=torch.float64)
-        work = rows.to(torch.float64, copy=True)
+        work = rows.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
         old = self.inner(work)
         self.subtract(work, old)
         # What rounding to the storage dtype leaves of the old span must not pass for a new direction.

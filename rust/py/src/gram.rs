@@ -1,6 +1,6 @@
 //! Bindings of `pdeinfl_core::gram`.
 
-use numpy::{PyArray2, PyArrayMethods};
+use numpy::{PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pdeinfl_core::error::Error;
 use pdeinfl_core::gram::{self as contraction, Products, Rows};
 use pyo3::exceptions::PyValueError;
@@ -77,7 +77,43 @@ fn cross_gram<'py>(
     filled(py, shape, num_threads, callback, |out, progress| contraction::cross_gram(a, b, products, out, progress))
 }
 
+/// `rows += coefficients · q` in place; float64 (k, K) and (k, r), q (r, K).
+#[pyfunction]
+#[pyo3(signature = (coefficients, q, rows, num_threads = None, callback = None))]
+fn combine_into(
+    py: Python<'_>,
+    coefficients: &Bound<'_, PyArray2<f64>>,
+    q: &Bound<'_, PyAny>,
+    rows: &Bound<'_, PyArray2<f64>>,
+    num_threads: Option<usize>,
+    callback: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let message = |name: &str| PyValueError::new_err(format!("`{name}` must be a contiguous array of its own"));
+    let q = Matrix::borrow("q", q, false)?;
+    let q = q.rows()?;
+    let q: &dyn Rows = &*q;
+    let coefficients = coefficients.try_readonly().map_err(|_| message("coefficients"))?;
+    let mut rows = rows.try_readwrite().map_err(|_| message("rows"))?;
+    if rows.shape()[1] != q.shape().1 || coefficients.shape() != [rows.shape()[0], q.shape().0] {
+        return Err(PyValueError::new_err(format!(
+            "`coefficients` {:?}, `q` {:?} and `rows` {:?} must have shapes (k, r), (r, K) and (k, K)",
+            coefficients.shape(),
+            q.shape(),
+            rows.shape()
+        )));
+    }
+    for (name, plain) in [("coefficients", coefficients.is_c_contiguous()), ("rows", rows.is_c_contiguous())] {
+        if !plain {
+            return Err(message(name));
+        }
+    }
+    let coefficients = coefficients.as_slice().map_err(|_| message("coefficients"))?;
+    let rows = rows.as_slice_mut().map_err(|_| message("rows"))?;
+    monitor::run(py, num_threads, callback, |progress| contraction::combine_into(coefficients, q, rows, progress))
+}
+
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(gram, m)?)?;
-    m.add_function(wrap_pyfunction!(cross_gram, m)?)
+    m.add_function(wrap_pyfunction!(cross_gram, m)?)?;
+    m.add_function(wrap_pyfunction!(combine_into, m)?)
 }

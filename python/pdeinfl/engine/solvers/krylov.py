@@ -13,6 +13,8 @@ from pdeinfl.engine.solvers.subspace import Subspace
 # Directions of the residuals that JᵀU₁ is taken from the gradients for: one that is left of residuals of length 1 by
 # cancellation, of two observables that measure almost the same, would multiply the gradients' rounding by what it lost.
 _CLEAR = 0.5
+# So many dampings are each cheaper to whiten for than all together to diagonalise for.
+_FEW_DAMPINGS = 4
 # Products between two certificates, as a share of those spent: what their eigendecompositions may cost.
 _STRIDE = 0.03
 
@@ -61,7 +63,8 @@ class _Progress:
         self.problem, self.subspace = problem, subspace
         self.half_steps = 0
         self._spent_before, self._limit = spent_before, limit
-        self._path, self._path_at, self._spent = subspace.path(), 0, 0
+        self._spent = self._looked_at = self._path_at = 0
+        self._path = subspace.path()
 
     def finished(self) -> bool:
         """Count a half step; whether the goal is certified or the products are spent."""
@@ -69,14 +72,15 @@ class _Progress:
         metric = self.problem.metric
         self._spent = metric.n_jvp + metric.n_vjp - self._spent_before
         over = self._spent >= self._limit
-        if not over and self._spent < self._path_at * (1 + _STRIDE):
+        if not over and self._spent < self._looked_at * (1 + _STRIDE):
             return False
-        errors, goals = _errors(self.problem, self.path(), self.lambda_max())
-        self.problem.report(f"{self._spent} products, certified error {errors.max():.1e}")
-        return over or bool((errors <= goals).all())
+        self._looked_at = self._spent
+        whole = self._needs_eigenvalues()
+        met = self._meets_goal(whole)
+        return over or (met and (whole or self._meets_goal(whole=True)))
 
     def path(self) -> DampingPath:
-        """The certificate of the subspace as it is."""
+        """The certificate of the subspace as it is, diagonalised."""
         if self._path_at != self._spent:
             self._path, self._path_at = self.subspace.path(), self._spent
         return self._path
@@ -84,6 +88,30 @@ class _Progress:
     def lambda_max(self) -> float:
         """What relative dampings refer to: given, or the largest Ritz value seen last."""
         return self._path.largest if self.problem.lambda_max is None else self.problem.lambda_max
+
+    def _needs_eigenvalues(self) -> bool:
+        """Whether to diagonalise instead of whitening at each damping: to know λ_max, every now and then or where the
+        dampings depend on it; or because they are many."""
+        dampings = self.problem.dampings
+        relative = self.problem.lambda_max is None and any(d.is_relative for d in dampings)
+        return relative or len(dampings) > _FEW_DAMPINGS or self._spent >= 2 * self._path_at
+
+    def _meets_goal(self, whole: bool) -> bool:
+        """Whether the relative error of each pair of observables at each requested damping is at most ``tol``, or where
+        rounding alone forbids that, three times the rounding."""
+        problem, path = self.problem, self.path() if whole else None
+        lambda_max = self.lambda_max()
+        worst, met = 0.0, True
+        for damping in problem.dampings:
+            value = damping.resolve(lambda_max)
+            rounding = problem.rounding(max(lambda_max, self._path.largest), value)
+            at_damping = self.subspace.path(value) if path is None else path
+            certified = certify(at_damping, problem.shape, value, rounding, problem.tol)
+            goal = np.maximum(problem.tol, 3 * relative_error(certified.values, certified.rounding))
+            worst = max(worst, float(certified.relative_error.max()))
+            met = met and bool((certified.relative_error <= goal).all())
+        problem.report(f"{self._spent} products, certified error {worst:.1e}")
+        return met
 
 
 def _next_block(progress: _Progress, share: float) -> torch.Tensor | None:
@@ -120,16 +148,3 @@ def _start(subspace: Subspace, problem: Problem) -> None:
 def _unit(rows: torch.Tensor) -> torch.Tensor:
     sizes = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(sizes > 0, sizes, torch.ones_like(sizes))
-
-
-def _errors(problem: Problem, path: DampingPath, lambda_max: float) -> tuple[np.ndarray, np.ndarray]:
-    """Relative error of each pair of observables at each requested damping, and what it should reach: ``tol``, or where
-    rounding alone forbids that, three times the rounding."""
-    errors, goals = [], []
-    for damping in problem.dampings:
-        value = damping.resolve(lambda_max)
-        rounding = problem.rounding(max(lambda_max, path.largest), value)
-        certified = certify(path, problem.shape, value, rounding, problem.tol)
-        errors.append(certified.relative_error)
-        goals.append(np.maximum(problem.tol, 3 * relative_error(certified.values, certified.rounding)))
-    return np.stack(errors), np.stack(goals)

@@ -140,14 +140,16 @@ class Subspace:
         held = torch.cumsum(sizes**2, 0)
         return right[: int((held < share * held[-1]).sum()) + 1]
 
-    def path(self) -> DampingPath:
-        """Both sides of the certificate, diagonalised."""
+    def path(self, damping: float | None = None) -> DampingPath:
+        """Both sides of the certificate, diagonalised; or whitened, which holds at this one damping only (its ``ritz``
+        are no eigenvalues then) and costs a tenth."""
         problem, adjoint, gradients = self.problem, self._adjoint, self._gradients
         forward = pad_columns(self._forward, len(self.u))
-        ritz, vectors = torch.linalg.eigh(forward @ forward.T)
-        self._ritz_vectors = self._sent @ vectors
-        lower = (gradients @ self._ritz_vectors).numpy()
-        upper_ritz, upper_vectors = torch.linalg.eigh(adjoint @ adjoint.T)
+        ritz, vectors = _diagonalised(forward @ forward.T, damping)
+        if damping is None:
+            self._ritz_vectors = self._sent @ vectors
+        lower = (gradients @ self._sent @ vectors).numpy()
+        upper_ritz, upper_vectors = _diagonalised(adjoint @ adjoint.T, damping)
         upper = (gradients @ adjoint.T @ upper_vectors).numpy()
         response, perturbation = problem.response_rows, problem.perturbation_rows
         known = {}
@@ -162,10 +164,10 @@ class Subspace:
                 "response_in_span": np.isin(response, perturbation),
             }
         return DampingPath(
-            ritz=ritz.clamp(min=0).numpy(),
+            ritz=ritz.numpy(),
             lower_response=lower[response],
             lower_perturbation=lower[perturbation],
-            upper_ritz=upper_ritz.clamp(min=0).numpy(),
+            upper_ritz=upper_ritz.numpy(),
             upper_response=upper[response],
             upper_perturbation=upper[perturbation],
             overlap=problem.overlap[np.ix_(response, perturbation)],
@@ -195,6 +197,19 @@ class Subspace:
 def _pad(matrix: Tensor, rows: int, columns: int) -> Tensor:
     """The matrix with so many rows and columns of zeros added."""
     return torch.nn.functional.pad(matrix, (0, columns, 0, rows))
+
+
+def _diagonalised(matrix: Tensor, damping: float | None) -> tuple[Tensor, Tensor]:
+    """``d, T`` with ``T diag(1/(d + λ)) Tᵀ = (matrix + λ)⁻¹`` for a positive semidefinite matrix: its eigenvectors, for
+    every λ, or of one damping λ the inverse of a Cholesky factor, transposed."""
+    if damping is not None:
+        identity = torch.eye(len(matrix), dtype=torch.float64)
+        factor, failed = torch.linalg.cholesky_ex(matrix + damping * identity)
+        if not int(failed):
+            inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+            return torch.full((len(matrix),), 1.0 - damping, dtype=torch.float64), inverse.T
+    values, vectors = torch.linalg.eigh(matrix)
+    return values.clamp(min=0), vectors
 
 
 def _solve_shifted(matrix: Tensor, shift: float, right: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-//! Contractions over very long rows: `gram` computes `a aᵀ`, `cross_gram` `a bᵀ`, in `f64`.
+//! Contractions over very long rows: `gram` computes `a aᵀ`, `cross_gram` `a bᵀ`, in `f64`; `combine_into` adds
+//! combinations of them.
 //!
 //! The output is cut into tiles and the contraction into slabs, by the shapes alone (`plan`). A worker packs a panel
 //! of a slab (all rows of a tile, 4 KiB of each) while widening it to the product type, runs register tiles over it
@@ -9,6 +10,7 @@
 //! for files, ≤ 32 MiB read ahead a side; at most `2·threads + 2` partial tiles of `8·min(n, 1020)·min(m, 1020)` bytes
 //! and one more for their sum.
 
+mod combine;
 mod element;
 mod file;
 mod kernel;
@@ -20,6 +22,7 @@ mod source;
 mod tests;
 mod unit;
 
+pub use combine::combine_into;
 pub use element::Element;
 pub use file::FileMatrix;
 pub use source::{Destination, ReadAhead, Rows, SliceRows, Stacked};

@@ -37,6 +37,12 @@ fn run(threads: usize, work: impl FnOnce(&pool::Progress) -> Result<()> + Send) 
     pool::run(Some(threads), &mut |_| true, work)
 }
 
+fn combined(c: &[f64], q: &dyn Rows, rows: &[f64], isa: Isa, threads: usize) -> Vec<f64> {
+    let mut out = rows.to_vec();
+    run(threads, |p| combine::combine_with(c, q, &mut out, isa, p)).expect("runs");
+    out
+}
+
 fn gram_of(a: &dyn Rows, products: Products, isa: Isa, threads: usize) -> Vec<f64> {
     let n = a.shape().0;
     let mut out = vec![f64::NAN; n * n];
@@ -63,6 +69,31 @@ fn bound(products: Products, k: usize) -> f64 {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 24 }))]
+
+    #[test]
+    fn combinations_match_naive_loops_with_the_same_bits_for_any_number_of_threads(
+        n in 1usize..9, m in 1usize..11, k in prop_oneof![1usize..70, 500usize..530, 1020usize..1600],
+        zeros in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let q: Vec<f32> = values(m * k, seed).iter().map(|&x| x as f32).collect();
+        let (mut c, rows) = (values(n * m, seed ^ 1), values(n * k, seed ^ 2));
+        if zeros {
+            c.iter_mut().enumerate().filter(|(i, _)| i % m < m / 2).for_each(|(_, c)| *c = 0.0);
+        }
+        let source = SliceRows::new(&q, m, k, k).expect("fits");
+        for isa in Isa::available() {
+            let got = combined(&c, &source, &rows, isa, 1);
+            prop_assert_eq!(&got, &combined(&c, &source, &rows, isa, 3));
+            for i in 0..n {
+                for j in 0..k {
+                    let terms = (0..m).map(|r| c[i * m + r] * f64::from(q[r * k + j]));
+                    let (mut sum, mut size) = (rows[i * k + j], rows[i * k + j].abs());
+                    terms.for_each(|term| (sum, size) = (sum + term, size + term.abs()));
+                    prop_assert!((got[i * k + j] - sum).abs() <= 2.0 * (m + 1) as f64 * f64::EPSILON * size);
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_kernel_matches_naive_loops(
@@ -220,4 +251,21 @@ fn a_stop_is_obeyed() {
         }
     };
     assert!(matches!(pool::run(Some(2), &mut |_| false, stop), Err(Error::Interrupted)));
+}
+
+#[test]
+fn combinations_of_the_wrong_shape_are_refused_and_of_nothing_change_nothing() {
+    let q = [1.0f64; 6];
+    let source = SliceRows::new(&q, 2, 3, 3).expect("fits");
+    let mut rows = [2.0; 6];
+    for (c, length) in [(3, 6), (4, 5), (2, 6)] {
+        let coefficients = vec![1.0; c];
+        let ended = run(1, |p| combine_into(&coefficients, &source, &mut rows[..length], p));
+        assert!(matches!(ended, Err(Error::Invalid(_))), "{c} coefficients, {length} elements");
+    }
+    run(1, |p| combine_into(&[], &source, &mut [], p)).expect("no rows");
+    let none: [f64; 0] = [];
+    let empty = SliceRows::new(&none, 0, 3, 3).expect("fits");
+    run(1, |p| combine_into(&[], &empty, &mut rows, p)).expect("no sources");
+    assert_eq!(rows, [2.0; 6]);
 }
