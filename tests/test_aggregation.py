@@ -302,3 +302,16 @@ def test_one_example_works_without_a_scale():
 def test_results_may_stream():
     results = many(2, 2)
     np.testing.assert_array_equal(pi.two_time(r for r in results).median, pi.two_time(results).median)
+
+
+def test_arrays_in_fortran_order_mean_the_same():
+    generator = np.random.default_rng(0)
+    h, d = generator.standard_normal((12, 12)), generator.uniform(1, 2, (12, 12))
+    labels = np.repeat(np.arange(2), 6), np.repeat(np.arange(2), 6), np.tile(np.arange(6), 2)
+    results = [
+        pi.Influence.from_arrays(order(h), *labels, input_distance=order(d)) for order in (np.array, np.asfortranarray)
+    ]
+    plain, turned = (pi.distance_decay([r], n_bins=3) for r in results)
+    assert np.array_equal(plain.median, turned.median)
+    assert np.array_equal(*(pi.lag_profile([r]).intra.median for r in results), equal_nan=True)
+    assert np.array_equal(*(r.standardize("by_response") for r in results))

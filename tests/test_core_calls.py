@@ -168,3 +168,30 @@ def test_interrupt_ends_a_long_call_within_a_second(call):
         limit.cancel()
         assert float(line) - sent < 1
     assert process.returncode == 0
+
+
+def turned(*shape, dtype=np.float64):
+    """In Fortran order: contiguous, but not in the order of the indices."""
+    return np.asfortranarray(uniform(shape, dtype))
+
+
+LABELS = 4 * (np.zeros(3, int),)
+REFUSED = {
+    "rows": lambda: _core.combine_into(np.ones((2, 4)), np.ones((4, 6)), turned(2, 6)),
+    "coefficients": lambda: _core.combine_into(turned(2, 4), np.ones((4, 6)), np.ones((2, 6))),
+    "states": lambda: _core.pairwise_distance(turned(3, 2, 5)),
+    "fields": lambda: _core.derivative_into(np.ones((2, 2, 9, 8)), turned(2, 2, 9, 8), -1, 2, 1.0),
+    "out": lambda: _core.derivative_into(turned(2, 2, 9, 8), np.ones((2, 2, 9, 8)), -1, 2, 1.0),
+    "primitives": lambda: _core.euler_solve(1 + turned(2, 4, 8, 8), np.empty((2, 2, 4, 8, 8)), 0.01, 1.4, 0.4),
+    "values": lambda: _core.bin_sums([turned(3, 3)], LABELS, np.zeros(1, int), "lag", 2),
+    "distances": lambda: _core.bin_sums(
+        [np.ones((3, 3))], LABELS, np.zeros(1, int), "distance", 0, [turned(3, 3)], np.array([0.1, 1.0])
+    ),
+    "losses": lambda: _core.standardize(np.ones((2, 3, 3)), "loss", turned(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_arrays_in_another_order_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be C-contiguous"):
+        REFUSED[name]()

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use crate::errors::to_py;
 use crate::monitor;
+use crate::slices::slice;
 
 /// Standardised copy of a stack `(m, n_response, n_perturbation)` and the number of rows (and columns) masked as NaN.
 /// `losses` is `(m, n_response)`.
@@ -25,7 +26,7 @@ fn standardize<'py>(
     let kind = kind.parse().map_err(to_py)?;
     let shape = values.as_array().dim();
     let mut out: Vec<f64> = values.as_array().iter().copied().collect();
-    let losses = losses.as_ref().map(|l| l.as_slice()).transpose()?;
+    let losses = losses.as_ref().map(|l| slice("losses", l)).transpose()?;
     let (masked, out) = monitor::run(py, num_threads, None, |progress| {
         let masked = aggregate::standardize(&mut out, (shape.1, shape.2), kind, losses, progress)?;
         Ok((masked, out))
@@ -53,9 +54,10 @@ struct Blocks<'py> {
 impl Blocks<'_> {
     fn views(&self) -> PyResult<Vec<Block<'_>>> {
         let LabelArrays(row_groups, row_times, column_groups, column_times) = &self.labels;
+        let label = |array| slice("labels", array);
         let (mut rows, mut columns) =
-            ((row_groups.as_slice()?, row_times.as_slice()?), (column_groups.as_slice()?, column_times.as_slice()?));
-        let clusters = self.clusters.as_slice()?;
+            ((label(row_groups)?, label(row_times)?), (label(column_groups)?, label(column_times)?));
+        let clusters = slice("clusters", &self.clusters)?;
         if clusters.len() != self.values.len() || self.distances.as_ref().is_some_and(|d| d.len() != clusters.len()) {
             return Err(PyValueError::new_err("one cluster and one distance matrix are needed for each block"));
         }
@@ -66,11 +68,11 @@ impl Blocks<'_> {
             };
             let cluster = u32::try_from(clusters[index]).map_err(|_| PyValueError::new_err("negative cluster"))?;
             let distance = match &self.distances {
-                Some(distances) => Some(distances[index].as_slice()?),
+                Some(distances) => Some(slice("distances", &distances[index])?),
                 None => None,
             };
             blocks.push(Block {
-                values: values.as_slice()?,
+                values: slice("values", values)?,
                 rows: take(&mut rows, n_rows)?,
                 columns: take(&mut columns, n_columns)?,
                 distance,
@@ -126,7 +128,7 @@ fn pooled_quantiles<'py>(
     let blocks = Blocks { values, labels, clusters, distances: None };
     let views = blocks.views()?;
     let resamples = match &multiplicities {
-        Some(m) => Some((m.as_slice()?, m.shape()[1])),
+        Some(m) => Some((slice("multiplicities", m)?, m.shape()[1])),
         None => None,
     };
     let (of_all, counts, medians) = monitor::run(py, num_threads, progress, |watch| {
@@ -164,7 +166,7 @@ fn bin_sums<'py>(
     let blocks = Blocks { values, labels, clusters, distances };
     let views = blocks.views()?;
     let binning = match (&edges, kind) {
-        (Some(edges), "distance") => Binning::Distance { edges: edges.as_slice()? },
+        (Some(edges), "distance") => Binning::Distance { edges: slice("edges", edges)? },
         (None, kind) => binning(kind, size)?,
         _ => return Err(PyValueError::new_err("`edges` belongs to kind=\"distance\"")),
     };
@@ -198,9 +200,9 @@ fn translation_defect<'py>(
     accuracy_order: usize,
 ) -> PyResult<f64> {
     let LabelArrays(row_groups, row_times, column_groups, column_times) = &labels;
-    let values = values.as_slice()?;
-    let rows = Labels { group: row_groups.as_slice()?, time: row_times.as_slice()? };
-    let columns = Labels { group: column_groups.as_slice()?, time: column_times.as_slice()? };
+    let (values, label) = (slice("values", &values)?, |array| slice("labels", array));
+    let rows = Labels { group: label(row_groups)?, time: label(row_times)? };
+    let columns = Labels { group: label(column_groups)?, time: label(column_times)? };
     py.detach(|| aggregate::translation_defect(values, rows, columns, accuracy_order)).map_err(to_py)
 }
 

@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::gram::filled;
+use crate::slices::slice;
 
 type Distances<'py> = PyResult<Bound<'py, PyArray2<f64>>>;
 
@@ -20,7 +21,7 @@ fn typed<'py, T: Storage + Element>(
     let compute = || {
         let states = states.try_readonly().map_err(|e| PyValueError::new_err(e.to_string()))?;
         let (n, channels, space) = (states.shape()[0], states.shape()[1], states.shape()[2]);
-        let data = states.as_slice().map_err(|_| PyValueError::new_err("`states` must be C-contiguous"))?;
+        let data = slice("states", &states)?;
         filled(py, [n, n], num_threads, callback, |out, progress| {
             distance::pairwise_distance(data, (n, channels, space), out, progress)
         })

@@ -6,6 +6,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::monitor;
+use crate::slices::{slice, slice_mut};
 
 /// Simulate the compressible Euler equations into `out`; returns the number of time steps of each trajectory.
 ///
@@ -60,7 +61,7 @@ fn solve<'py, T: Element + Snapshot>(
     }
     let primitives = primitives.try_readonly()?;
     let mut out = out.try_readwrite()?;
-    let (primitives, out) = (primitives.as_slice()?, out.as_slice_mut()?);
+    let (primitives, out) = (slice("primitives", &primitives)?, slice_mut("out", &mut out)?);
     let steps = monitor::run(py, num_threads, progress, |watch| {
         let mut steps = vec![0; setup.n];
         solve_into(&setup, primitives, out, &mut steps, watch).map(|()| steps)

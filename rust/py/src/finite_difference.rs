@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use crate::errors::to_py;
 use crate::monitor;
+use crate::slices::{slice, slice_mut};
 
 /// What to compute from each plane.
 enum Task {
@@ -46,7 +47,7 @@ fn fill<'py, T: Element + Real>(
     let py = out.py();
     let fields = fields.try_readonly()?;
     let mut out = out.try_readwrite()?;
-    let (fields, out) = (fields.as_slice()?, out.as_slice_mut()?);
+    let (fields, out) = (slice("fields", &fields)?, slice_mut("out", &mut out)?);
     if let Task::Lie(kinds, ..) = task
         && kinds.len() != n_channels
     {
@@ -127,7 +128,7 @@ fn richardson<'py>(
     increment: f64,
 ) -> PyResult<Extrapolated<'py>> {
     let n_levels = ladder.shape()[0];
-    let ladder = ladder.as_slice()?;
+    let ladder = slice("ladder", &ladder)?;
     let result = py.detach(|| core::richardson(ladder, n_levels, ratio, order, increment)).map_err(to_py)?;
     let array = |values| PyArray1::from_vec(py, values);
     Ok((array(result.value), array(result.error), array(result.observed_order)))

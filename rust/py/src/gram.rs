@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use crate::errors::to_py;
 use crate::matrix::Matrix;
 use crate::monitor;
+use crate::slices::{slice, slice_mut};
 
 fn products_of(name: &str) -> PyResult<Products> {
     match name {
@@ -33,8 +34,8 @@ pub(crate) fn filled<'py>(
     let out = PyArray2::<f64>::zeros(py, shape, false);
     {
         let mut writable = out.try_readwrite().map_err(|e| PyValueError::new_err(e.to_string()))?;
-        let slice = writable.as_slice_mut().map_err(|e| PyValueError::new_err(e.to_string()))?;
-        monitor::run(py, num_threads, callback, |progress| fill(slice, progress))?;
+        let whole = slice_mut("out", &mut writable)?;
+        monitor::run(py, num_threads, callback, |progress| fill(whole, progress))?;
     }
     Ok(out)
 }
@@ -88,12 +89,11 @@ fn combine_into(
     num_threads: Option<usize>,
     callback: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    let message = |name: &str| PyValueError::new_err(format!("`{name}` must be a contiguous array of its own"));
     let q = Matrix::borrow("q", q, false)?;
     let q = q.rows()?;
     let q: &dyn Rows = &*q;
-    let coefficients = coefficients.try_readonly().map_err(|_| message("coefficients"))?;
-    let mut rows = rows.try_readwrite().map_err(|_| message("rows"))?;
+    let coefficients = coefficients.try_readonly()?;
+    let mut rows = rows.try_readwrite()?;
     if rows.shape()[1] != q.shape().1 || coefficients.shape() != [rows.shape()[0], q.shape().0] {
         return Err(PyValueError::new_err(format!(
             "`coefficients` {:?}, `q` {:?} and `rows` {:?} must have shapes (k, r), (r, K) and (k, K)",
@@ -102,13 +102,7 @@ fn combine_into(
             rows.shape()
         )));
     }
-    for (name, plain) in [("coefficients", coefficients.is_c_contiguous()), ("rows", rows.is_c_contiguous())] {
-        if !plain {
-            return Err(message(name));
-        }
-    }
-    let coefficients = coefficients.as_slice().map_err(|_| message("coefficients"))?;
-    let rows = rows.as_slice_mut().map_err(|_| message("rows"))?;
+    let (coefficients, rows) = (slice("coefficients", &coefficients)?, slice_mut("rows", &mut rows)?);
     monitor::run(py, num_threads, callback, |progress| contraction::combine_into(coefficients, q, rows, progress))
 }
 

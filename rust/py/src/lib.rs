@@ -10,6 +10,7 @@ mod finite_difference;
 mod gram;
 mod matrix;
 mod monitor;
+mod slices;
 
 /// The Rust core of pdeinfl.
 #[pymodule]
