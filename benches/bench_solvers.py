@@ -8,7 +8,8 @@ table says; the errors below are known to that.
 `krylov` gets ``tol = target`` and knows nothing of the truth; `cg` and Nyström-`cg` run at every ``rtol`` of a ladder,
 and the summary compares `krylov` with the cheapest rung whose true error is no larger than krylov's own. Products are
 JVPs + VJPs over the mini-batch; the certificate and the residual checks of `cg` are not counted, and their share of
-its seconds, taken as their share of all products, is left out.
+its seconds, taken as their share of all products, is left out. With ``--repeats 1`` the runs that measure the errors
+are those that are timed, one after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import pdeinfl as pi
-from measure import interleaved, machine, markdown, write_json
+from measure import Timing, interleaved, machine, markdown, write_json
 from problems import PROBLEMS, BenchProblem, problem
 
 OTHERS = ("span", "craigmr", "cg", "nystrom")
@@ -40,6 +41,7 @@ class Run:
     error: float
     reported: float
     checks: int
+    timing: Timing
 
     def seconds(self, measured: float) -> float:
         """What the solve took without its checks."""
@@ -61,19 +63,21 @@ def truths(case: BenchProblem, dampings: Sequence[float], tol: float) -> tuple[f
 
 
 def runs(case: BenchProblem, damping: float, truth: np.ndarray, args: argparse.Namespace) -> list[Run]:
-    """Every solver at an absolute damping, untimed; a ladder of ``rtol`` ends where it beats krylov's true error."""
+    """Every solver at an absolute damping; a ladder of ``rtol`` ends where it beats krylov's true error."""
+    found: list[pi.Influence] = []
 
     def one(label: str, solver: str, **options: Any) -> Run:
         def call() -> pi.Influence:
             return influence(case, damping, solver, tol=args.target, **options)
 
-        result = call()
+        timing = interleaved({label: lambda: found.append(call())}, 1)[label]
+        result = found.pop()
         n = len(case.batch)
         # cg and craigmr check themselves afterwards: 2n products for the residuals, 2n for the certificate.
         checks = 4 * n if solver in ("cg", "craigmr") else 0
         error = float(np.linalg.norm(result.values[0, 0] - truth) / np.linalg.norm(truth))
         products = result.n_jvp + result.n_vjp - checks
-        return Run(label, call, products, error, float(result.relative_error.max()), checks)
+        return Run(label, call, products, error, float(result.relative_error.max()), checks, timing)
 
     out = [one("krylov", "krylov")]
     if "span" in args.solver:
@@ -132,7 +136,9 @@ def main() -> None:
         print(f"{case}; λ_max = {lambda_max:.4g}; truth certified to {max(certified):.1e}\n", flush=True)
         for relative, truth in zip(args.damping, matrices, strict=True):
             found = runs(case, relative * lambda_max, truth, args)
-            times = interleaved({r.label: r.call for r in found}, args.repeats)
+            times = {r.label: r.timing for r in found}
+            if args.repeats > 1:
+                times = interleaved({r.label: r.call for r in found}, args.repeats)
             block = [[name, relative, r.label, r.products, r.seconds(times[r.label].seconds), r.error, r.reported,
                       times[r.label].probe * 1e3] for r in found]  # fmt: skip
             summaries.append(summary(relative, case, block))
