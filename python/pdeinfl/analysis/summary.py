@@ -20,8 +20,8 @@ _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval. ``low`` and ``high`` are NaN where there is none; ``interval`` says how the
-    interval was made, or why there is none. ``limit`` is the largest value that can be resolved, of a time the longest lag
-    with an entry: infinite values mean beyond it."""
+    interval was made, or why there is none. ``limit`` is the largest value that can be resolved (of a time the
+    longest lag with an entry): infinite values mean beyond it."""
 
     value: float
     low: float
