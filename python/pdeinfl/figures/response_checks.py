@@ -52,8 +52,8 @@ def by_observable(check: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 @style.styled
 def response_check(checks: Any) -> Figure:
-    """Left: measured derivative against ``−H``, each observable over its largest ``|H|``, with the identity. Right: error
-    against ε, with a slope-2 guide.
+    """Left: measured derivative against ``−H``, each observable over its largest ``|H|``, with the identity. Right:
+    error against ε, with a slope-2 guide.
 
     Args:
         checks: ``{surrogate: check}`` or one check, each with the fields of :class:`ResponseCheck`.

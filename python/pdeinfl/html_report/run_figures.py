@@ -113,22 +113,20 @@ def damping_figure(
     paper: Mapping[str, float],
 ) -> ReportFigure:
     """Summary numbers against damping."""
-    zeros = [np.isfinite(c.at_zero[0]) for held in (*curves.values(), *controls.values()) for c in held.values()]
-    diagonal = "the influence matrix is diagonal whatever the surrogate has learned"
-    alone = "of one observable and at least as many parameters as outputs (N·D)"
+    zeros = [any(np.isfinite(c.at_zero[0]) for c in held.values()) for held in (*curves.values(), *controls.values())]
+    drawn = "" if all(zeros) else ", where that limit is drawn,"
     towards_zero = (
-        f"Towards 0 {diagonal}"
-        if all(zeros)
-        else f"Towards 0, where that limit is drawn, {diagonal}; it takes influence {alone}"
+        f"Towards 0{drawn} the influence matrix is diagonal whatever the surrogate has learned"
         if any(zeros)
-        else f"There is no known limit towards 0: it takes influence {alone} for {diagonal.removeprefix('the ')}"
+        else "No limit towards 0 is drawn: only for an observable on itself, and with at least as many parameters as "
+        "outputs (N·D), is it a diagonal matrix whatever was learned"
     )
     return ReportFigure(
         "damping_path",
         "The answer against damping",
         f"{towards_zero}; towards ∞ it is plain gradient overlap. What was learned shows in between, where the trained "
-        "curve leaves that of the untrained network. A hatched region holds at least one solve, trained or untrained, that "
-        "did not meet its tolerance.",
+        "curve leaves that of the untrained network. A hatched region holds at least one solve of either that did not "
+        "meet its tolerance.",
         figures.damping_path(curves, controls or None, default if np.isfinite(default) else None, paper),
     )
 
