@@ -190,6 +190,8 @@ def test_planted_orientation():
 def test_missing_lags_are_nan():
     lag = pi.lag_profile(make())
     assert lag.lags.tolist() == list(range(-11, 12))
+    assert pi.lag_profile(make(), style="paper").lags.tolist() == list(range(-8, 9))
+    assert pi.lag_profile(make(), style="paper", max_lag=2).lags.tolist() == list(range(-2, 3))
     assert np.isnan(lag.intra.median[np.abs(lag.lags) > 4]).all()
     assert not np.isnan(lag.intra.median[np.abs(lag.lags) <= 3]).any()
 

@@ -44,6 +44,21 @@ def test_defaults_and_overrides():
 
 
 @pytest.mark.parametrize(
+    ("response", "perturbation", "control"),
+    [
+        (("smse", "mass", "energy"), ("smse",), ("smse",)),
+        (("smse", "mass"), ("mass", "smse"), ("mass", "smse")),
+        (("mass", "smse"), ("mass",), ("smse", "mass")),
+        (("mass", "energy"), ("smse",), ("mass", "smse")),
+        (("mass", "energy"), ("mass",), ("mass",)),
+    ],
+)
+def test_controls_respond_with_the_observable_of_the_answer(response, perturbation, control):
+    influence = parse(influence={"response": response, "perturbation": perturbation}).influence
+    assert influence.control_response() == control
+
+
+@pytest.mark.parametrize(
     ("tables", "message"),
     [
         ({"dta": {}}, "the top level has the unknown entry 'dta'; known: data, influence"),

@@ -112,7 +112,12 @@ def test_the_stages_leave_a_run_that_can_be_reported(config, finished, tmp_path)
     assert {name: len(held) for name, held in contents.controls.items()} == {"ViT": 2, "UNet": 2}
     assert all(held[0].val_loss.shape == (2,) for held in contents.histories.values())
     assert [s.heading.split(",")[0] for s in contents.samples] == ["RP", "CRP"]
-    assert all(check.order == pytest.approx(2, abs=0.2) for check in contents.checks.values())
+    assert {r.response_names for held in contents.controls.values() for r in held} == {("smse",)}
+    assert contents.channel_names == ("density", "momentum_x", "momentum_y", "energy")
+    for check in contents.checks.values():
+        assert check.order == pytest.approx(2, abs=0.2)
+        assert check.predicted.shape == (2, 3, 4)
+        assert check.observables == ("smse", "mass", "energy")
     assert all(result.converged for held in contents.results.values() for result in held)
 
 

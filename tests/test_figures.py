@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -284,6 +285,25 @@ def test_damping_path_shows_limits_marks_control_and_unconverged():
     assert any("← paper" in t for t in texts(figure)), "a λ below the axis is an arrow at its edge"
 
 
+def test_damping_path_hatches_where_either_is_unconverged():
+    curve = damping_curve([1, 1, 1, 1], converged=[0.5, 1, 1, 1])
+    control = damping_curve([2, 2, 2, 2], converged=[0.5, 0.5, 1, 1])
+    figure = figures.damping_path({"UNet": {"q": curve}}, {"UNet": {"q": control}})
+    assert [p.get_hatch() for p in figure.axes[0].patches].count("////") == 2
+    figure = figures.damping_path({"UNet": {"q": damping_curve([1, 1])}}, {"UNet": {"q": control}})
+    assert any(t.get_text() == "not converged" for t in figure.legends[0].get_texts())
+
+
+def test_damping_path_leaves_out_a_limit_that_is_not_known():
+    curve = damping_curve([1, 1, 1, 1])
+    unknown = replace(curve, at_zero=(np.nan, np.nan, np.nan))
+    whole, part = (figures.damping_path({"UNet": {"q": c}}) for c in (curve, unknown))
+    assert [next(t.get_text() for t in f.axes[0].get_xticklabels()) for f in (whole, part)] == ["0", "$10^{-6}$"]
+    assert [any("H diagonal" in t for t in texts(f)) for f in (whole, part)] == [True, False]
+    dots = [line for line in part.axes[0].lines if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [1]
+
+
 def test_damping_path_refuses_a_single_point():
     with pytest.raises(ValueError, match="two dampings"):
         figures.damping_path({"UNet": {"q": damping_curve([1.0])}})
@@ -325,6 +345,15 @@ def test_channel_blocks_put_the_first_channel_lower_left_and_sort_by_class():
     assert figure.axes[2].get_xlabel() == figure.axes[2].get_ylabel() == "density"
     with pytest.raises(ValueError, match="must have shape"):
         figures.channel_resolved(blocks, ("density",))
+
+
+def test_response_check_scales_each_observable_by_its_own_largest():
+    predicted = np.array([1.0, -2.0, 0.5]) * np.array([[[1.0], [1e-6]]])
+    steps = np.geomspace(1e-3, 1e-1, 5)
+    check = figures.ResponseCheck(predicted, 1.5 * predicted, steps, steps[:, None] ** 2, 2.0, 0.1, ("smse", "mass"))
+    (points,) = [line for line in figures.response_check(check).axes[0].lines if line.get_linestyle() == "None"]
+    np.testing.assert_allclose(points.get_xdata(), [0.5, -1, 0.25] * 2)
+    np.testing.assert_allclose(points.get_ydata(), [0.75, -1.5, 0.375] * 2)
 
 
 def test_response_check_has_a_slope_two_guide():

@@ -14,6 +14,7 @@ import pytest
 from pdeinfl import figures
 from pdeinfl.engine.certificate import DampingPath
 from pdeinfl.engine.result import Influence
+from pdeinfl.experiment.config import InfluenceConfig
 from pdeinfl.html_report import (
     Estimate,
     Quantity,
@@ -26,7 +27,9 @@ from pdeinfl.html_report import (
     render_report,
     wording,
 )
+from pdeinfl.html_report.damping_curves import CLASS_LOCKING, COHERENCE_TIME, damping_curves
 from pdeinfl.html_report.number_format import decimal, interval, significant, steps
+from pdeinfl.html_report.run_tables import response_check_table
 from pdeinfl.html_report.stability import difference_range, reading_range, stable_range
 from pdeinfl.run_contents import PredictionSample, RunContents
 
@@ -110,8 +113,9 @@ def with_path(result, relative=1e-3):
         n_vjp=31,
         ritz_values=values,
         path=path,
-        settings={"solver": "krylov", "metric": "sum", "n_parameters": 1234, "torch": "2.13.0", "pdeinfl": "0.1.0"},
-    )
+        settings={"solver": "krylov", "metric": "sum", "n_parameters": 1234, "n_outputs": 1000, "torch": "2.13.0",
+                  "pdeinfl": "0.1.0"},
+    )  # fmt: skip
     (at,) = cut.at_damping([cut.damping * (1 + 1e-12)])
     return at
 
@@ -142,19 +146,20 @@ def read(content, folder):
 @pytest.mark.parametrize(
     ("time", "locking", "said", "meant"),
     [
-        ((3.2, 2.8, 3.6), (0.95, 0.9, 0.99), "travels about 3.2 steps in time but stays almost entirely", "by itself"),
-        ((3.2, 2.8, 3.6), (0.7, 0.6, 0.8), "but stays mostly within the class (class locking 0.70)", "by itself"),
-        ((3.2, 2.8, 3.6), (0.2, 0.1, 0.3), "and is largely shared with the other classes", "one time-stepping rule"),
+        ((3.2, 2.8, 3.6), (0.95, 0.9, 0.99), "3.2 steps in time but another class feels at most a tenth", "by itself"),
+        ((3.2, 2.8, 3.6), (0.7, 0.6, 0.8), "less than half of what its own class does (class locking 0.70)", "itself"),
+        ((3.2, 2.8, 3.6), (0.2, 0.1, 0.3), "and another class feels more than half of", "one time-stepping rule"),
         ((0.8, 0.7, 0.9), (0.95, 0.9, 0.99), "stays at the time where it was put", "memorisation looks like"),
-        ((0.8, 0.7, 0.9), (0.05, 0.0, 0.1), "shared almost fully", "hardly its neighbours in time"),
-        ((1.1, 0.9, 1.3), (0.95, 0.9, 0.99), "not clearly more than the step", "undecided; most of its effect stays"),
+        ((0.8, 0.7, 0.9), (0.05, 0.0, 0.1), "feels at least nine tenths of what", "hardly its neighbours in time"),
+        ((1.1, 0.9, 1.3), (0.95, 0.9, 0.99), "not clearly more than the step", "undecided; another class feels less"),
         (
             (3.2, 2.8, 3.6),
             (0.5, 0.3, 0.7),
-            "more than half stays is undecided",
+            "more than half of what its own class does is undecided",
             "helps its neighbours in time; whether",
         ),
         ((INF, 9.0, INF), (1.2, 1.1, 1.3), "still coherent at the longest lag examined (11 steps", "by itself"),
+        ((INF, 0.9, INF), (0.95, 0.9, 0.99), "undecided (coherence time more than 11 steps)", "time is undecided"),
         ((3.2, 2.8, 3.6), (1.2, 1.1, 1.3), "works against the other classes (class locking 1.20)", "by itself"),
         ((NAN, NAN, NAN), (NAN, NAN, NAN), "could not be determined", "undecided"),
     ],
@@ -163,6 +168,14 @@ def test_the_sentences_follow_the_numbers(time, locking, said, meant):
     summary = summary_of(time, locking)
     assert said in wording.headline(summary)
     assert meant in wording.meaning(summary)
+
+
+def test_advice_follows_from_what_is_undecided():
+    straddles = wording.meaning(summary_of((1.1, 0.9, 1.3)))
+    assert straddles.endswith("More seeds or mini-batches would narrow the intervals.")
+    one_class = wording.meaning(summary_of(class_locking=Quantity(Estimate(NAN, reason="the number is undefined"))))
+    assert one_class.endswith("No interval of the class locking: the number is undefined.")
+    assert "narrow" not in one_class
 
 
 def test_without_an_interval_the_reason_is_given():
@@ -210,6 +223,10 @@ def test_comparison_needs_disjoint_intervals():
 def test_evidence_counts_unconverged_matrices():
     assert "all 6 influence matrices met" in wording.evidence_text(summary_of())
     assert "only 4 of 6 influence matrices" in wording.evidence_text(summary_of(n_converged=4))
+    assert "with 3 mini-batches each" in wording.evidence_text(summary_of())
+    assert "with up to 3 mini-batches each" in wording.evidence_text(summary_of(even=False))
+    unequal = build_content(run_of({"UNet": many()[:-1]}), OPTIONS)
+    assert (unequal.summaries[0].n_mini_batches, unequal.summaries[0].even) == (3, False)
 
 
 def test_stable_range_is_contiguous_and_converged():
@@ -226,12 +243,12 @@ def test_stable_range_is_contiguous_and_converged():
     assert not stable_range(dampings, signs, converged, NAN).is_stable
 
 
-def curve(values, converged=1.0, reference=1.0):
+def curve(values, converged=1.0, reference=1.0, spread=NAN):
     values = np.asarray(values, dtype=float)
-    nan = np.full(len(values), np.nan)
+    low, high = values - spread, values + spread
     dampings = np.geomspace(1e-4, 1, len(values))
     return figures.DampingCurve(
-        dampings, values, nan, nan, np.full(len(values), converged), (1, NAN, NAN), (1, NAN, NAN), 11.0, reference
+        dampings, values, low, high, np.full(len(values), converged), (1, NAN, NAN), (1, NAN, NAN), 11.0, reference
     )
 
 
@@ -242,6 +259,15 @@ def test_reading_and_difference_ranges():
     assert difference_range(trained, control, 1).reason, "infinite on both sides is no difference"
     assert difference_range(trained, control, 1e-1).decades == 0
     assert reading_range(curve([2] * 5, converged=0.5), 1e-2).reason
+
+
+def test_a_reading_holds_only_where_its_whole_interval_does():
+    trained = curve([2, 2, 3, 1.5, 3], spread=0.8)  # at 1e-1 the interval is [0.7, 2.3]
+    assert reading_range(trained, 1e-2).decades == pytest.approx(2)
+    assert "undecided" in reading_range(trained, 1e-1).reason
+    assert difference_range(trained, curve([0, 0, 0, 0, 1.9], spread=0.5), 1e-3).decades == pytest.approx(3)
+    unbounded = replace(trained, values=np.full(5, INF), low=np.array([0.5, 2, 2, 2, 2]), high=np.full(5, INF))
+    assert reading_range(unbounded, 1e-2).low == pytest.approx(1e-3)
 
 
 def test_number_formats():
@@ -283,10 +309,10 @@ def test_answer_of_a_built_report_changes_with_the_influence(tmp_path):
     assert locked.summaries[0].class_locking.trained.value > 0.9
     assert shared.summaries[0].class_locking.trained.value < 0.2
     answers = [read(c, tmp_path / str(k))[1].text.split("How to read this")[0] for k, c in enumerate((locked, shared))]
-    assert "within the class" in answers[0]
-    assert "shared" not in answers[0]
-    assert "shared" in answers[1]
-    assert "within the class" not in answers[1]
+    assert "at most a tenth of what its own class does" in answers[0]
+    assert "more than half" not in answers[0]
+    assert "more than half of what its own class does" in answers[1]
+    assert "at most a tenth" not in answers[1]
 
 
 def full_run():
@@ -327,7 +353,7 @@ def test_full_report_holds_every_figure_table_and_number(tmp_path):
         assert f"{decimal(locking.value)}, {interval(locking)}" in page.text
         assert summary.max_lag == T - 1
         assert (summary.n_seeds, summary.n_mini_batches, summary.n_converged) == (2, 3, 6)
-    assert "stable against damping" in page.text
+    assert re.search(r"The \w+ reading is stable against damping", page.text)
     assert "untrained network has" in page.text
     assert "No untrained control was computed" in page.text, "the ViT has none"
     for found in ("wall time", "4.2 min", "30 + 31", "torch 2.13.0", "6 of 6", "1.98", "Every mini-batch"):
@@ -381,3 +407,96 @@ def test_empty_runs_are_refused():
         build_content(run_of({}))
     with pytest.raises(ValueError, match="at least one influence"):
         build_content(run_of({"UNet": []}))
+
+
+def settings(results, **more):
+    return [replace(r, settings={**r.settings, **more}) for r in results]
+
+
+def test_without_full_row_rank_there_is_no_limit_towards_zero(tmp_path):
+    for more in ({"n_outputs": 1235}, {"n_parameters": 0}):
+        built = build_content(run_of({"UNet": settings(many(path=True), **more)}), OPTIONS)
+        drawn = next(f for f in built.figures if f.stem == "damping_path")
+        labels = [t.get_text() for axes in drawn.figure.axes for t in axes.get_xticklabels()]
+        assert "0" not in labels
+        assert "∞" in labels
+        assert drawn.caption.startswith("No limit towards 0 is drawn")
+    mixed = {"UNet": many(path=True), "ViT": settings(many(path=True), n_outputs=1235)}
+    drawn = next(f for f in build_content(run_of(mixed), OPTIONS).figures if f.stem == "damping_path")
+    assert drawn.caption.startswith("Towards 0, where that limit is drawn, the influence matrix is diagonal")
+
+
+def limits(results, options=OPTIONS):
+    found = damping_curves(results, np.array([1e-3, 1e-2]), results[0].lambda_max, options)
+    return [found[name].at_zero[0] for name in (COHERENCE_TIME, CLASS_LOCKING)], found[CLASS_LOCKING].converged
+
+
+def test_two_observables_have_no_limit_towards_zero():
+    same = many(path=True)
+    assert np.isfinite(limits(same)[0]).all()
+    crossed = [replace(r, response_names=("mass",)) for r in same]
+    assert np.isnan(limits(crossed, replace(OPTIONS, response="mass"))[0]).all()
+    assert np.isnan(limits(settings(same, metric_batch_sha256="another"))[0]).all()
+
+
+def test_a_contradicting_audit_is_not_converged_anywhere(tmp_path):
+    results = many(path=True)
+    audit = SimpleNamespace(agrees=False, rows=np.arange(2), rounding=1e-6)
+    results[0] = replace(results[0], audit=audit)
+    built = build_content(run_of({"UNet": results}), OPTIONS)
+    assert built.summaries[0].n_converged == 5
+    np.testing.assert_allclose(limits(results)[1], 5 / 6)
+    assert "no: the audit disagrees" in read(built, tmp_path)[1].text
+    results[0] = replace(results[0], audit=SimpleNamespace(agrees=True, rows=np.arange(2), rounding=1e-6))
+    assert limits(results)[1].min() == 1
+
+
+def test_a_small_observable_that_is_all_wrong_is_seen():
+    predicted = np.ones((2, 2, 3)) * np.array([1.0, 1e-6])[:, None]
+    measured = predicted * np.array([1.01, 2.0])[:, None]
+    check = figures.ResponseCheck(predicted, measured, np.ones(4), np.ones((4, 2)), 2.0, 0.5, ("smse", "mass"))
+    row = response_check_table({"UNet": check}).rows[0]
+    assert row[1:3] == ("12", "1 (mass)")
+    lost = replace(check, measured=np.where(predicted < 1, np.nan, measured))
+    assert response_check_table({"UNet": lost}).rows[0][2] == "— (mass)"
+
+
+def pairs(response, perturbation, **more):
+    h, class_ids, times = kernel(2.0, 0.5, 1)
+    values = np.broadcast_to(h, (len(response), len(perturbation), *h.shape))
+    return Influence.from_arrays(values, class_ids, class_ids, times, response, perturbation, CLASSES, **more)
+
+
+def test_controls_of_a_configured_run_answer_and_others_are_left_out(tmp_path):
+    response, perturbation = ("smse", "mass", "energy"), ("mass",)
+    configured = InfluenceConfig(response=response, perturbation=perturbation).control_response()
+    results = {"UNet": [pairs(response, perturbation)]}
+    for control, compared in ((configured, True), (perturbation, False)):
+        built = build_content(run_of(results, controls={"UNet": [pairs(control, perturbation)]}), OPTIONS)
+        assert (built.summaries[0].class_locking.untrained is not None) == compared
+        left_out = "control of UNet is left out of the comparison: it does not hold the response smse to the pert"
+        assert (left_out in read(built, tmp_path)[1].text) != compared
+
+
+@pytest.mark.parametrize(("names", "n_bins"), [(("velocity_x", "velocity_y"), 15), (("density", "energy"), 19)])
+def test_bins_of_the_equation_and_lags_of_the_style(names, n_bins):
+    built = build_content(run_of({"UNet": many()}, channel_names=names), OPTIONS)
+    axes = next(f for f in built.figures if f.stem == "distance_decay").figure.axes[0]
+    assert max(len(line.get_xdata()) for line in axes.lines) == n_bins
+    paper = build_content(run_of({"UNet": many()}, channel_names=names), replace(OPTIONS, style="paper"))
+    axes = next(f for f in paper.figures if f.stem == "distance_decay").figure.axes[0]
+    assert max(len(line.get_xdata()) for line in axes.lines) == 15
+    axes = next(f for f in paper.figures if f.stem == "lag_profile").figure.axes[0]
+    assert max(line.get_xdata()[-1] for line in axes.lines if line.get_xdata()[0] < 0) <= 8
+    aggregated = next(t for t in paper.tables if t.title == "Settings").rows
+    assert any("lags to 8" in cell for row in aggregated for cell in row)
+
+
+def test_channel_blocks_only_where_they_cover_all_channels():
+    shares = ("smse:u", "smse:v")
+    results = {"UNet": [pairs(shares, shares)]}
+    options = replace(OPTIONS, response="smse:u", perturbation="smse:u")
+    whole, part = (build_content(run_of(results, channel_names=c), options) for c in (("u", "v"), ("u", "v", "w")))
+    (drawn,) = (f for f in whole.figures if f.stem == "channel_resolved_UNet")
+    assert "the sum of all blocks is H over its mean self-influence" in drawn.caption
+    assert not [f for f in part.figures if f.stem.startswith("channel_resolved")]

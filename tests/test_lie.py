@@ -50,6 +50,13 @@ def test_trust_radius_stops_at_the_first_violation():
     assert trust_radius(steps, noisy, np.array([1.0])).tolist() == [4.0]
 
 
+def test_trust_radius_does_not_hold_where_the_observable_is_nan():
+    steps = np.array([8.0, 4.0, 2.0, 1.0])
+    changes = steps[:, None] * np.array([[np.nan], [1.05], [1.0], [1.0]])  # the largest step left the domain
+    assert trust_radius(steps, changes, np.array([1.0])).tolist() == [4.0]
+    assert np.isnan(trust_radius(steps, np.full((4, 1), np.nan), np.array([1.0]))).all()
+
+
 @pytest.mark.parametrize("ratio", [2.0, 3.0])
 @pytest.mark.parametrize("order", [1.0, 2.0])
 def test_richardson_cancels_powers(ratio, order):

@@ -1,6 +1,7 @@
 """Perturbing the real model: order 2, the certified H, and a module that is left alone."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_a_wrong_h_is_found_out():
     found = response_check(NET, BATCH, result, perturbations=[2])
     assert found.perturbations == (2,)
     assert found.relative_difference == pytest.approx(0.05 / 1.05, rel=1e-3)
+
+
+def test_a_small_observable_that_is_wrong_is_found_out(checked):
+    result, found = checked
+    assert found.observables == result.response_names
+    small = np.array([1.0, 1e-6, 1.0])[:, None]
+    measured = found.measured * small * np.array([1.0, 2.0, 1.0])[:, None]
+    assert replace(found, predicted=found.predicted * small, measured=measured).relative_difference > 0.9
 
 
 def test_the_module_is_left_alone():

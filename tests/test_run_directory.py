@@ -8,7 +8,7 @@ import pytest
 
 import pdeinfl as pi
 from pdeinfl.data.writer import write_trajectories
-from pdeinfl.run_directory import RunDirectory, load_run, read_json, write_json, write_json_once
+from pdeinfl.run_directory import RunDirectory, _read_check, load_run, read_json, write_json, write_json_once
 
 
 @pytest.fixture
@@ -68,6 +68,20 @@ def test_of_several_writers_the_first_counts(tmp_path):
         assert pool.submit(write_json_once, path, {"value": 2}).result() == {"value": 1}
     assert json.loads(path.read_text()) == {"value": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["damping.json"]
+
+
+def test_response_checks_keep_the_observable_axis(tmp_path):
+    check = {"steps": [1.0, 0.5, 0.25], "errors": [[0.1, 0.2]] * 3, "order": 2.0, "trust_radius": 0.5}
+    predicted = np.arange(24.0).reshape(2, 3, 4)
+    new = {"observables": ["smse", "mass", "energy"], "predicted": predicted.tolist(), "measured": predicted.tolist()}
+    flat = predicted.ravel().tolist()
+    for content in (new, {"predicted": flat, "measured": flat}):
+        identity = {"response": ["smse", "mass", "energy"]}
+        write_json(tmp_path / "check.json", {"influence": identity, "check": {**check, **content}})
+        found = _read_check(tmp_path / "check.json")
+        np.testing.assert_array_equal(found.predicted, predicted)
+        np.testing.assert_array_equal(found.measured, predicted)
+        assert found.observables == ("smse", "mass", "energy")
 
 
 def test_what_is_no_run_is_refused(tmp_path, run):

@@ -147,6 +147,16 @@ def test_paper_style():
     assert "not asked for" in paper.coherence_time.interval
 
 
+@pytest.mark.parametrize(("max_lag", "limit"), [(None, T - 1), (20, T - 1), (4, 4)])
+def test_the_limit_is_the_longest_lag_with_an_entry(max_lag, limit):
+    got = summarize(make(np.exp(-np.abs(LAG) / 1e3)), standardize="none", max_lag=max_lag)
+    assert got.coherence_time.limit == got.decay_constant.limit == limit
+    flat = summarize(make(np.full((K * T, K * T), 2.0)), standardize="none", max_lag=max_lag)
+    assert str(flat.coherence_time) == f"> {limit}"
+    short = pi.Influence.from_arrays(np.full((6, 6), 2.0), np.zeros(6, int), np.zeros(6, int), np.arange(6))
+    assert str(summarize(short, standardize="none").coherence_time) == "> 5"
+
+
 def test_text():
     assert str(Estimate(np.inf, 3.0, np.inf, "", 11)) == "> 11 [3, > 11]"
     assert str(Estimate(1.25, np.nan, np.nan, "")) == "1.25"

@@ -187,7 +187,7 @@ def check(
     result = compute(model, batch, response, damping=Damping.relative(relative_damping), tol=tol, progress=True)
     found = response_check(model, batch, result)
     click.echo(f"observed order                 {found.order:.2f}  (2: truncation of the central difference)")
-    click.echo(f"difference from -H             {found.relative_difference:.2e}  relative, over all observables")
+    click.echo(f"difference from -H             {found.relative_difference:.2e}  relative, of the worst observable")
     click.echo(f"certified error of H           {result.relative_error.max():.2e}")
     click.echo(f"trust radius (1: whole step)   {found.trust_radius:g}")
     for k, j in enumerate(found.perturbations):

@@ -43,6 +43,7 @@ class RunContents:
         controls: the same for the untrained networks (epoch 0); may lack surrogates.
         histories: one history per seed, with ``epoch``, ``train_loss``, ``val_loss`` arrays.
         samples: predictions to show. checks: response checks (MATH §6), each as `pdeinfl.figures.ResponseCheck`.
+        channel_names: of the data, in order; empty if unknown.
         settings: further rows of the settings table, e.g. seeds, data, hardware, wall time.
         command: what reproduces the run. notes: remarks shown above the settings.
     """
@@ -54,6 +55,7 @@ class RunContents:
     histories: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     samples: Sequence[PredictionSample] = ()
     checks: Mapping[str, Any] = field(default_factory=dict)
+    channel_names: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     notes: Sequence[str] = ()

@@ -137,11 +137,12 @@ def load_run(root: str | PathLike[str]) -> RunContents:
     histories = {name: _histories(run, name, config["seeds"]) for name in names}
     _, _, test = run.open_data()
     checks = {name: _read_check(run.check(name)) for name in names if run.check(name).is_file()}
-    equation = {"CE": "compressible Euler", "NS": "incompressible Navier–Stokes"}.get(config["data"]["equation"], "")
+    incompressible = set(test.channel_names) == {"velocity_x", "velocity_y"}
+    equation = "incompressible Navier–Stokes" if incompressible else "compressible Euler"
     return RunContents(
         title=config["title"] or f"Influence report: {config['name']}",
         introduction=(
-            f"{' and '.join(names)} on {equation or 'PDE'} trajectories of the classes {', '.join(test.class_names)}, "
+            f"{' and '.join(names)} on {equation} trajectories of the classes {', '.join(test.class_names)}, "
             f"{' × '.join(str(n) for n in test.resolution)} cells, {len(config['seeds'])} seed(s)."
         ),
         results={name: trained[name] for name in names},
@@ -149,6 +150,7 @@ def load_run(root: str | PathLike[str]) -> RunContents:
         histories=histories,
         samples=_samples(run, names, config, test),
         checks=checks,
+        channel_names=test.channel_names,
         settings=_settings(config, histories),
         command=config.get("command", ""),
         notes=tuple(config.get("notes", ())),
@@ -161,9 +163,14 @@ def _histories(run: RunDirectory, name: str, seeds: list[int]) -> list[History]:
 
 
 def _read_check(path: Path) -> ResponseCheck:
-    content: dict[str, Any] = read_json(path)["check"]
+    held: dict[str, Any] = read_json(path)
+    content = {"observables": held["influence"]["response"], **held["check"]}
+    names = content.pop("observables")
     fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
-    return ResponseCheck(**fields)
+    # Runs of earlier versions hold them flat.
+    shape = (fields["errors"].shape[1], len(names), -1)
+    flat = {side: fields[side].reshape(shape) for side in ("predicted", "measured")}
+    return ResponseCheck(**{**fields, **flat}, observables=tuple(names))
 
 
 def _samples(run: RunDirectory, names: list[str], config: dict[str, Any], test: Trajectories) -> list[PredictionSample]:

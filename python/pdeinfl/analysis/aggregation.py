@@ -26,6 +26,8 @@ from pdeinfl.engine.influence_matrix import Influence
 
 QUARTILES = (0.25, 0.5, 0.75)
 STYLES = ("pooled", "paper")
+MAX_LAGS = {"pooled": 11, "paper": 8}
+"""The longest lag that each style draws (MATH §5)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,19 +165,21 @@ def lag_profile(
     style: str = "pooled",
     n_bootstrap: int = 0,
     bootstrap_seed: int = 0,
-    max_lag: int = 11,
+    max_lag: int | None = None,
 ) -> LagProfile:
     """Influence against lag, within and across classes (figs. 4, 7, 20–23). Arguments as `two_time`.
 
     Args:
-        max_lag: lags run from ``−max_lag`` to ``max_lag`` (the paper-time code drew 8); a lag without entries is NaN.
+        max_lag: lags run from ``−max_lag`` to ``max_lag``; default 11 (pooled), 8 in the paper's style. A lag without
+            entries is NaN.
 
     Raises:
         ValueError: as `two_time`; ``max_lag`` is negative.
     """
+    selection = _select(results, response, perturbation, standardize, style)
+    max_lag = MAX_LAGS[style] if max_lag is None else max_lag
     if max_lag < 0:
         raise ValueError(f"`max_lag` must not be negative; got {max_lag}")
-    selection = _select(results, response, perturbation, standardize, style)
     resamples = plan(selection.group_sizes, n_bootstrap, bootstrap_seed)
     bins = _aggregate(selection, selection.class_labels(), "lag", max_lag, style, resamples, n_bootstrap > 0)
     n_lags = 2 * max_lag + 1

@@ -103,12 +103,13 @@ def trust_radius(epsilons: np.ndarray, changes: np.ndarray, prediction: np.ndarr
         epsilons: ``(n_levels,)`` decreasing. changes: ``(n_levels, …)``. prediction: ``(…)``.
 
     Returns:
-        ``(…)``; NaN where no step qualifies.
+        ``(…)``; NaN where no step qualifies. A change that is NaN holds nowhere.
     """
     linear = epsilons.reshape(-1, *(1,) * prediction.ndim) * prediction
     scale = np.abs(linear)
     deviation = np.full(changes.shape, np.inf)
     np.divide(np.abs(changes - linear), scale, out=deviation, where=scale > 0)
+    deviation[np.isnan(deviation)] = np.inf
     holds = deviation <= LINEAR_WITHIN
     best = deviation.argmin(0)
     radius = np.where(holds.any(0), epsilons[best], np.nan)

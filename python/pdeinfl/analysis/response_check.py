@@ -32,7 +32,7 @@ class ResponseCheck:
             ``(E, k)``; falls as ε² until float64 rounding.
         order: observed order of the central difference, median over entries above 1 % of their column's largest.
         trust_radii: largest step within which the linear prediction holds to 10 %, ``(k, n_obs, n)``; NaN where never.
-        perturbations: the checked j.
+        perturbations: the checked j. observables: names of the n_obs.
     """
 
     predicted: np.ndarray
@@ -44,6 +44,7 @@ class ResponseCheck:
     order: float
     trust_radii: np.ndarray
     perturbations: tuple[int, ...]
+    observables: tuple[str, ...]
 
     @property
     def trust_radius(self) -> float:
@@ -53,8 +54,9 @@ class ResponseCheck:
 
     @property
     def relative_difference(self) -> float:
-        """``‖measured − predicted‖ / ‖predicted‖`` over everything checked."""
-        return float(np.linalg.norm(self.measured - self.predicted) / np.linalg.norm(self.predicted))
+        """``‖measured − predicted‖ / ‖predicted‖`` of the observable where it is largest; 0/0 counts as 0."""
+        gap, size = (np.linalg.norm(a, axis=(0, 2)) for a in (self.measured - self.predicted, self.predicted))
+        return float(np.divide(gap, size, out=np.where(gap == 0, 0.0, np.inf), where=size > 0).max())
 
 
 def response_check(
@@ -119,6 +121,7 @@ def response_check(
         order=float(np.median(orders)) if orders.size else float("nan"),
         trust_radii=np.stack([ladder.trust_radius for ladder in ladders]),
         perturbations=tuple(chosen),
+        observables=result.response_names,
     )
 
 

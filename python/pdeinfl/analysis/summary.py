@@ -20,8 +20,8 @@ _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval. ``low`` and ``high`` are NaN where there is none; ``interval`` says how the
-    interval was made, or why there is none. ``limit`` is the largest value that can be resolved: infinite values mean
-    beyond it."""
+    interval was made, or why there is none. ``limit`` is the largest value that can be resolved (of a time the
+    longest lag with an entry): infinite values mean beyond it."""
 
     value: float
     low: float
@@ -66,7 +66,7 @@ def summarize(
     perturbation: str = "smse",
     standardize: str = "standard",
     style: str = "pooled",
-    max_lag: int = 11,
+    max_lag: int | None = None,
     n_bootstrap: int = 1000,
     bootstrap_seed: int = 0,
     accuracy_order: int = 2,
@@ -84,14 +84,14 @@ def summarize(
     transfer = class_transfer(held, *common)
     folded = fold_lags(profile.intra.median)
     draws = None if profile.intra_draws is None else fold_lags(profile.intra_draws)
-    why = profile.interval
+    why, longest = profile.interval, float(np.flatnonzero(np.isfinite(folded)).max(initial=0))
     locking_draws = None if transfer.draws is None else class_locking(transfer.draws)
     return Summary(
         coherence_time=_estimate(
-            coherence_time(folded), None if draws is None else coherence_time(draws), why, max_lag
+            coherence_time(folded), None if draws is None else coherence_time(draws), why, longest
         ),
         decay_constant=_estimate(
-            decay_constant(folded), None if draws is None else decay_constant(draws), why, max_lag
+            decay_constant(folded), None if draws is None else decay_constant(draws), why, longest
         ),
         class_locking=_estimate(class_locking(transfer.median), locking_draws, transfer.interval),
         translation_defect=translation_defect(

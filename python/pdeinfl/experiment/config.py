@@ -78,6 +78,11 @@ class InfluenceConfig:
         """The damping as written."""
         return Damping.absolute(self.damping) if self.damping > 0 else Damping.relative(self.relative_damping)
 
+    def control_response(self) -> tuple[str, ...]:
+        """What responds in an untrained network: the observable of the report's answer, and those perturbed."""
+        answer = "smse" if "smse" in self.response else self.response[0]
+        return self.perturbation if answer in self.perturbation else (answer, *self.perturbation)
+
 
 @dataclass(frozen=True)
 class SurrogateConfig:

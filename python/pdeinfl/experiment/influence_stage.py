@@ -107,7 +107,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             "product_dtype": "float64" if settings.solver == "dense" else settings.product_dtype,
             "audit": settings.audit,
             "solver_options": options,
-            "response": list(settings.response if unit.epoch else settings.perturbation),
+            "response": list(settings.response if unit.epoch else settings.control_response()),
             "perturbation": list(settings.perturbation),
         }
         checks = unit.epoch == unit.surrogate.training.epochs and not unit.mini_batch and unit.seed == config.seeds[0]
@@ -119,7 +119,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         result = influence(
             model,
             batch,
-            settings.response if unit.epoch else settings.perturbation,
+            settings.response if unit.epoch else settings.control_response(),
             settings.perturbation,
             settings.solver,
             damping,
@@ -161,8 +161,9 @@ def _holds(path: Path, identity: dict[str, Any]) -> bool:
 
 def _check_content(check: ResponseCheck) -> dict[str, object]:
     return {
-        "predicted": check.predicted.ravel().tolist(),
-        "measured": check.measured.ravel().tolist(),
+        "observables": list(check.observables),
+        "predicted": check.predicted.tolist(),
+        "measured": check.measured.tolist(),
         "steps": check.steps.tolist(),
         "errors": check.errors.tolist(),
         "order": check.order,

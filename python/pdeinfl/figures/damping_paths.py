@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class DampingCurve:
         relative_dampings: λ/λ_max, increasing, ``(L,)``.
         values, low, high: the number and its interval, ``(L,)``; the interval is NaN where there is none.
         converged: fraction of the influence matrices whose certified error meets the tolerance, ``(L,)`` in [0, 1].
-        at_zero, at_infinity: limits λ → 0 (H diagonal) and λ → ∞ (plain gradient overlap).
+        at_zero, at_infinity: limits λ → 0 (H diagonal, given P ≥ N·D) and λ → ∞ (plain gradient overlap); NaN where
+            they do not apply.
         ceiling: the largest value that can be told apart (the maximal lag, for the coherence time); a larger one is
             given as infinity and drawn at the ceiling with an open upward triangle.
         reference: level that divides the two readings of the number.
@@ -74,21 +75,26 @@ def _draw(axes: Axes, curve: DampingCurve, colour: str, control: bool) -> None:
     axes.plot(ends[censored], points[censored], "^", color=colour, markerfacecolor="white", markersize=5, zorder=5)
 
 
-def _hatch_unconverged(axes: Axes, curve: DampingCurve) -> None:
-    x = np.log10(curve.relative_dampings)
-    edges = np.concatenate([x[:1] - 0.5, 0.5 * (x[1:] + x[:-1]), x[-1:] + 0.5])
-    for k in np.flatnonzero(np.asarray(curve.converged) < 1):
-        axes.axvspan(edges[k], edges[k + 1], facecolor="none", edgecolor="#b5b5b5", hatch="////", linewidth=0, zorder=0)
+def _hatch_unconverged(axes: Axes, drawn: Sequence[DampingCurve]) -> bool:
+    """Hatch where any of the curves is unconverged; whether there is such a region."""
+    spans = set()
+    for curve in drawn:
+        x = np.log10(curve.relative_dampings)
+        edges = np.concatenate([x[:1] - 0.5, 0.5 * (x[1:] + x[:-1]), x[-1:] + 0.5])
+        spans |= {(edges[k], edges[k + 1]) for k in np.flatnonzero(np.asarray(curve.converged) < 1)}
+    for low, high in sorted(spans):
+        axes.axvspan(low, high, facecolor="none", edgecolor="#b5b5b5", hatch="////", linewidth=0, zorder=0)
+    return bool(spans)
 
 
-def _damping_axis(axes: Axes, x: np.ndarray) -> None:
+def _damping_axis(axes: Axes, x: np.ndarray, with_zero: bool) -> None:
     first, last = float(x[0]), float(x[-1])
     step = max(1, round((last - first) / 5))
     decades = np.arange(np.ceil(first - 1e-9), last + 1e-9, step)
     labels = [rf"$10^{{{int(d)}}}$" if d else "1" for d in decades]
-    axes.set_xticks([first - 1.2, *decades, last + 1.2], labels=["0", *labels, "∞"])
+    axes.set_xticks([*[first - 1.2] * with_zero, *decades, last + 1.2], labels=[*["0"] * with_zero, *labels, "∞"])
     axes.set_xlim(first - 1.8, last + 1.8)
-    for gap in (first - 0.75, last + 0.75):
+    for gap in [first - 0.75] * with_zero + [last + 0.75]:
         axes.axvspan(gap - 0.06, gap + 0.06, color="white", zorder=6)
         axes.plot(
             [gap - 0.06, gap + 0.06],
@@ -139,7 +145,7 @@ def damping_path(
 ) -> Figure:
     """One row per summary number, one column per surrogate, against λ/λ_max with both limits as separate points.
 
-    The untrained network is dashed grey. Hatching covers dampings where some influence matrix did not converge.
+    The untrained network is dashed grey. Hatching covers dampings where an influence matrix of either did not converge.
 
     Args:
         curves: ``{surrogate: {quantity: curve}}``; the quantity's name is the axis label.
@@ -159,7 +165,7 @@ def damping_path(
     figure, panels = style.grid(
         style.DOUBLE_COLUMN, 0.75 + 1.75 * len(quantities), len(quantities), len(named), sharey="row"
     )
-    any_control = any_hatch = any_censored = False
+    any_control = any_hatch = any_censored = any_zero = False
     for column, (surrogate, held) in enumerate(named.items()):
         colour = style.surrogate_colour(column)
         for row, quantity in enumerate(quantities):
@@ -169,12 +175,13 @@ def damping_path(
                 continue
             curve = held[quantity]
             x = np.log10(curve.relative_dampings)
-            _hatch_unconverged(axes, curve)
-            any_hatch |= bool((np.asarray(curve.converged) < 1).any())
+            control = (controls or {}).get(surrogate, {}).get(quantity)
+            drawn = [curve] if control is None else [control, curve]
+            any_hatch |= _hatch_unconverged(axes, drawn)
             if curve.reference is not None:
                 axes.axhline(curve.reference, color=style.GREY, linewidth=0.7, linestyle=":", zorder=0)
-            if controls is not None and quantity in controls.get(surrogate, {}):
-                _draw(axes, controls[surrogate][quantity], style.GREY, control=True)
+            if control is not None:
+                _draw(axes, control, style.GREY, control=True)
                 any_control = True
             _draw(axes, curve, colour, control=False)
             any_censored |= bool(np.isposinf(np.asarray(curve.values, dtype=float)).any())
@@ -188,7 +195,9 @@ def damping_path(
             own = paper.get(surrogate) if isinstance(paper, Mapping) else paper
             if own is not None and np.isfinite(own) and own > 0:
                 _mark(axes, x, np.log10(own), "paper", row == 0, solid=False)
-            _damping_axis(axes, x)
+            with_zero = any(np.isfinite(c.at_zero[0]) for c in drawn)
+            any_zero |= with_zero
+            _damping_axis(axes, x, with_zero)
             if row == 0:
                 axes.set_title(surrogate, pad=12)
             if row == len(quantities) - 1:
@@ -206,5 +215,6 @@ def damping_path(
             Line2D([], [], color=style.INK, marker="^", markerfacecolor="white", linestyle="none", label="> max lag")
         )
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.6)
-    style.note(figure, r"Limits: 0, H diagonal whatever was learned; ∞, plain gradient overlap. Bands: intervals.")
+    limits = ("Limits: 0, H diagonal whatever was learned;" if any_zero else "Limit:") + " ∞, plain gradient overlap."
+    style.note(figure, f"{limits} Bands: intervals.")
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,14 @@ class ResponseCheck:
     """Central differences of the observables along ``V_j = −η⁻¹ g_j`` against ``−H[:, j]``.
 
     Attributes:
-        predicted, measured: ``−H[i, j]`` and its Richardson-extrapolated finite difference, ``(n,)`` over all checked
-            pairs (i, j) and observables.
+        predicted, measured: ``−H[i, j]`` and its Richardson-extrapolated finite difference, ``(k, n_obs, n)`` for k
+            checked j, or ``(n,)`` of one observable.
         steps: ε, ``(E,)``.
         errors: ``|difference quotient − measured|`` over the largest ``|H|`` of the column,
             ``(E, k)``, one per checked j.
         order: observed order of the error in ε.
         trust_radius: largest ε for which the linear prediction holds within 10 %; NaN if unknown.
+        observables: names of the n_obs; may be empty.
     """
 
     predicted: np.ndarray
@@ -31,11 +33,27 @@ class ResponseCheck:
     errors: np.ndarray
     order: float
     trust_radius: float = float("nan")
+    observables: Sequence[str] = ()
+
+
+def by_observable(check: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """``(name, predicted, measured)`` of each observable, flat, over the largest ``|H|`` of that observable."""
+    predicted, measured = (np.asarray(a, dtype=float) for a in (check.predicted, check.measured))
+    if predicted.ndim < 3:
+        predicted, measured = predicted.reshape(1, 1, -1), measured.reshape(1, 1, -1)
+    names = tuple(check.observables) or ("",) * predicted.shape[1]
+    found = []
+    for k, name in enumerate(names):
+        largest = np.nanmax(np.abs(predicted[:, k]), initial=0.0)
+        scale = largest if largest > 0 else 1.0
+        found.append((name, np.ravel(predicted[:, k]) / scale, np.ravel(measured[:, k]) / scale))
+    return found
 
 
 @style.styled
 def response_check(checks: Any) -> Figure:
-    """Left: measured derivative against ``−H``, with the identity. Right: error against ε, with a slope-2 guide.
+    """Left: measured derivative against ``−H``, each observable over its largest ``|H|``, with the identity. Right:
+    error against ε, with a slope-2 guide.
 
     Args:
         checks: ``{surrogate: check}`` or one check, each with the fields of :class:`ResponseCheck`.
@@ -43,7 +61,8 @@ def response_check(checks: Any) -> Figure:
     named = inputs.by_surrogate(checks)
     figure, panels = style.grid(style.DOUBLE_COLUMN, 2.9, 1, 2)
     left, right = panels[0]
-    values = np.concatenate([np.ravel(v) for c in named.values() for v in (c.predicted, c.measured)])
+    scaled = {s: np.hstack([np.stack(sides) for _, *sides in by_observable(c)]) for s, c in named.items()}
+    values = np.concatenate([sides.ravel() for sides in scaled.values()])
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (-1.0, 1.0)
     margin = 0.05 * (high - low or 1.0)
@@ -53,8 +72,7 @@ def response_check(checks: Any) -> Figure:
     for k, (surrogate, check) in enumerate(named.items()):
         colour, marker = style.surrogate_colour(k), style.MARKERS[k % len(style.MARKERS)]
         left.plot(
-            np.ravel(check.predicted),
-            np.ravel(check.measured),
+            *scaled[surrogate],
             marker,
             color=colour,
             markersize=3.2,
@@ -83,8 +101,8 @@ def response_check(checks: Any) -> Figure:
     left.set_xlim(span)
     left.set_ylim(span)
     left.set_aspect("equal")
-    left.set_xlabel(r"predicted $-H_{ij}$")
-    left.set_ylabel("measured derivative")
+    left.set_xlabel(r"predicted $-H_{ij}$, over the observable's largest $|H|$")
+    left.set_ylabel(r"measured derivative, over the same")
     left.set_title("response to a finite step")
     left.legend(loc="upper left")
     right.set_xscale("log")

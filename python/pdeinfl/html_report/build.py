@@ -58,7 +58,9 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
     if not results:
         raise ValueError("`results` must hold at least one surrogate; got none: run the influence stage")
     options = _fitting(options or ReportOptions(), next(iter(results.values()))[0])
-    controls = {name: list(held) for name, held in run.controls.items() if held and name in results}
+    pair = (options.response, options.perturbation)
+    kept = {name: list(held) for name, held in run.controls.items() if held and name in results}
+    controls = {name: held for name, held in kept.items() if all(_holds(r, pair) for r in held)}
     curves, control_curves, summaries = {}, {}, []
     for name, held in results.items():
         own, control = _paths(held, controls.get(name, []), options)
@@ -67,16 +69,16 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
         if control:
             control_curves[name] = control
         summaries.append(_summary(name, held, controls.get(name, []), own, control, options))
-    main, drawn = influence_figures(results, options)
+    main, drawn = influence_figures(results, options, run.channel_names)
     if curves:
         default = float(np.median([relative_damping(results[s]) for s in curves]))
         drawn.append(damping_figure(curves, control_curves, default, {s: _paper_damping(results[s]) for s in curves}))
-    drawn += other_figures(results, run.histories, run.samples, run.checks)
+    drawn += other_figures(results, run.histories, run.samples, run.checks, run.channel_names)
     tables = [summary_table(summaries)]
     if run.checks:
         tables.append(response_check_table(run.checks))
     tables.append(settings_table(results, summaries, options, run.settings))
-    tables.append(mini_batch_table({**results, **{f"{s}, untrained": held for s, held in controls.items()}}))
+    tables.append(mini_batch_table({**results, **{f"{s}, untrained": held for s, held in kept.items()}}))
     return ReportContent(
         title=run.title,
         introduction=run.introduction,
@@ -85,7 +87,7 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
         figures=tuple(drawn),
         tables=tuple(tables),
         command=run.command,
-        notes=tuple(run.notes),
+        notes=(*run.notes, *(_left_out(name, pair) for name in kept if name not in controls)),
     )
 
 
@@ -97,6 +99,17 @@ def _fitting(options: ReportOptions, result: Influence) -> ReportOptions:
         options,
         response=response,
         perturbation=options.perturbation if options.perturbation in held else held[0],
+    )
+
+
+def _holds(result: Influence, pair: tuple[str, str]) -> bool:
+    return pair[0] in result.response_names and pair[1] in result.perturbation_names
+
+
+def _left_out(name: str, pair: tuple[str, str]) -> str:
+    return (
+        f"The untrained control of {name} is left out of the comparison: it does not hold the response {pair[0]} to "
+        f"the perturbation {pair[1]}."
     )
 
 
@@ -134,16 +147,17 @@ def _summary(
                 difference_range(own[axis], control[axis], default) if both else None,
             )
         )
-    n_seeds, n_mini_batches = counts(results)
+    n_seeds, n_mini_batches, even = counts(results)
     return SurrogateSummary(
         name=name,
         coherence_time=quantities[0],
         class_locking=quantities[1],
-        max_lag=longest_lag(results, options.max_lag),
+        max_lag=longest_lag(results, options.longest_lag),
         n_converged=sum(meets_tolerance(r, options) for r in results),
         n_influences=len(results),
         n_seeds=n_seeds,
         n_mini_batches=n_mini_batches,
+        even=even,
         no_path_reason="" if own else no_path_reason(results) or "the largest eigenvalue of the metric is unknown",
         decay_constant=Quantity(trained.decay_constant, untrained.decay_constant if untrained else None),
         translation_defect=Quantity(trained.translation_defect, untrained.translation_defect if untrained else None),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TIME_THRESHOLD = 1.0
 """A coherence time above this many steps means that the signal reaches the neighbouring transitions."""
 LOCKING_THRESHOLD = 0.5
-"""Class locking above this means that less than half of the signal reaches the other classes."""
+"""Class locking above this means that another class feels less than half of what its own class does, on average."""
 STABLE_DECADES = 2.0
 """A reading is called stable when it holds over at least this many decades of converged damping (MATH §2)."""
 
@@ -38,6 +38,19 @@ class Estimate:
     def has_interval(self) -> bool:
         """Both ends are known (infinity counts as known)."""
         return not (math.isnan(self.low) or math.isnan(self.high))
+
+    def side(self, threshold: float) -> int:
+        """+1 above the threshold, −1 below it, 0 undecided: the interval straddles it, or there is no value."""
+        if math.isnan(self.value):
+            return 0
+        low, high = (self.low, self.high) if self.has_interval else (self.value, self.value)
+        return 1 if low > threshold else -1 if high < threshold else 0
+
+    def apart(self, other: Estimate) -> int:
+        """+1 where this lies above the other, −1 below, 0 undecided: intervals overlap, or a value is missing."""
+        low, high = (other.low, other.high) if other.has_interval else (other.value, other.value)
+        above, below = self.side(high) > 0, self.side(low) < 0
+        return above - below
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class SurrogateSummary:
         coherence_time: in steps. class_locking: 1 locked, 0 full transfer; its value is NaN with a single class.
         max_lag: longest lag examined, in steps.
         n_converged, n_influences: how many influence matrices met the tolerance at the run's damping.
-        n_seeds, n_mini_batches: what the numbers average over (mini-batches per seed).
+        n_seeds, n_mini_batches: what the numbers average over (mini-batches per seed). even: every seed has as many.
         no_path_reason: why stability was not tested; empty where it was.
         decay_constant: τ of the fit a·e^{−|Δ|/τ} + c, in steps; translation_defect: ‖𝓛_t H‖/‖H‖ per step; both None
             where they were not computed.
@@ -103,6 +116,7 @@ class SurrogateSummary:
     n_influences: int
     n_seeds: int
     n_mini_batches: int
+    even: bool = True
     no_path_reason: str = ""
     decay_constant: Quantity | None = None
     translation_defect: Quantity | None = None

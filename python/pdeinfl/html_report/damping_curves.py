@@ -10,12 +10,7 @@ import numpy as np
 from pdeinfl.engine.result import Influence
 from pdeinfl.figures import DampingCurve
 from pdeinfl.html_report.content import LOCKING_THRESHOLD, TIME_THRESHOLD, Estimate
-from pdeinfl.html_report.measures import (
-    ReportOptions,
-    longest_lag,
-    measure,
-    meets_tolerance,
-)
+from pdeinfl.html_report.measures import ReportOptions, contradicted, longest_lag, measure, meets_tolerance
 
 COHERENCE_TIME, CLASS_LOCKING = "coherence time (steps)", "class locking"
 LOWEST, HIGHEST = 1e-10, 10.0
@@ -40,8 +35,18 @@ def no_path_reason(results: Sequence[Influence]) -> str:
 
 
 def _diagonal_limit(result: Influence) -> Influence:
-    """λ → 0 with full row rank: each example influences itself alone."""
+    """λ → 0 with full row rank, an observable on itself: each example influences itself alone."""
     return replace(result, values=np.broadcast_to(np.eye(result.values.shape[2]), result.values.shape).copy())
+
+
+def _has_diagonal_limit(results: Sequence[Influence], options: ReportOptions) -> bool:
+    """Whether H tends to a positive diagonal as λ → 0: one observable, one batch, and P ≥ N·D parameters.
+
+    Of two observables the diagonal is r_A·r_B, of either sign.
+    """
+    wide = all(r.settings.get("n_parameters", 0) >= r.settings.get("n_outputs", np.inf) for r in results)
+    one_batch = all(r.same_examples and not r.settings.get("metric_batch_sha256") for r in results)
+    return options.response == options.perturbation and wide and one_batch
 
 
 def _overlap_limit(result: Influence) -> Influence:
@@ -52,7 +57,7 @@ def _overlap_limit(result: Influence) -> Influence:
 def damping_curves(
     results: Sequence[Influence], dampings: np.ndarray, lambda_max: float, options: ReportOptions
 ) -> dict[str, DampingCurve]:
-    """Coherence time and class locking at each damping and in both limits.
+    """Coherence time and class locking at each damping and in both limits, NaN where a limit is not known.
 
     Args:
         results: influences with a damping path.
@@ -64,13 +69,16 @@ def damping_curves(
     pair = (options.response, options.perturbation)
     absolute = [float(d) for d in dampings * lambda_max]
     paths = [[_only_pair(r, pair) for r in result.at_damping(absolute)] for result in results]
-    converged = np.array([np.mean([meets_tolerance(p[k], options) for p in paths]) for k in range(len(dampings))])
-    square = all(r.values.shape[2] == r.values.shape[3] for r in results)
+    # The path leaves the audit behind, its verdict on the solve stays.
+    sound = [not contradicted(r) for r in results]
+    met = [[meets_tolerance(at, options) and good for at in p] for p, good in zip(paths, sound, strict=True)]
+    converged = np.mean(met, axis=0)
     known = all(np.isfinite(r.gradient_overlap).all() for r in results)
     narrowed = [_only_pair(r, pair) for r in results]
     undefined = Estimate(np.nan)
     found = [measure([p[k] for p in paths], options, options.n_bootstrap_path) for k in range(len(dampings))]
-    zero = measure([_diagonal_limit(r) for r in narrowed], options, 0) if square else None
+    diagonal = _has_diagonal_limit(results, options)
+    zero = measure([_diagonal_limit(r) for r in narrowed], options, 0) if diagonal else None
     infinity = measure([_overlap_limit(r) for r in narrowed], options, options.n_bootstrap_path) if known else None
     curves = {}
     for name, field in ((COHERENCE_TIME, "coherence_time"), (CLASS_LOCKING, "class_locking")):
@@ -85,7 +93,7 @@ def damping_curves(
             converged=converged,
             at_zero=(first.value, np.nan, np.nan),
             at_infinity=(last.value, last.low, last.high),
-            ceiling=float(longest_lag(results, options.max_lag)) if is_time else None,
+            ceiling=float(longest_lag(results, options.longest_lag)) if is_time else None,
             reference=TIME_THRESHOLD if is_time else LOCKING_THRESHOLD,
         )
     return curves

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pdeinfl.analysis.aggregation import MAX_LAGS
 from pdeinfl.analysis.summary import Estimate as FoundEstimate
 from pdeinfl.analysis.summary import summarize
 from pdeinfl.engine.result import Influence
@@ -19,7 +20,7 @@ class ReportOptions:
     """How the report aggregates.
 
     Attributes:
-        style, standardize, max_lag: of the aggregations (MATH §§4–5).
+        style, standardize, max_lag: of the aggregations (MATH §§4–5); None takes the style's own lags.
         response, perturbation: the pair of observables that the answer and the damping path are about.
         n_bootstrap, n_bootstrap_path, bootstrap_seed: resamples at the run's damping and on the path, and their seed.
         dampings_per_decade: resolution of the path from 1e-10 to 10 times λ_max.
@@ -27,13 +28,18 @@ class ReportOptions:
 
     style: str = "pooled"
     standardize: str = "standard"
-    max_lag: int = 11
+    max_lag: int | None = None
     response: str = "smse"
     perturbation: str = "smse"
     n_bootstrap: int = 1000
     n_bootstrap_path: int = 200
     bootstrap_seed: int = 0
     dampings_per_decade: int = 2
+
+    @property
+    def longest_lag(self) -> int:
+        """``max_lag``, or that of the style."""
+        return MAX_LAGS[self.style] if self.max_lag is None else self.max_lag
 
     def arguments(self, n_bootstrap: int | None = None) -> dict[str, Any]:
         """Keywords that every aggregation and summary takes."""
@@ -69,8 +75,15 @@ def _estimate(found: FoundEstimate) -> Estimate:
 
 
 def meets_tolerance(result: Influence, options: ReportOptions) -> bool:
-    """Whether the certified error of the pair of observables that the answer is about meets its tolerance."""
-    return bool(result.relative_error[result.pair_index(options.response, options.perturbation)] <= result.tol)
+    """Whether the certified error of the pair of observables that the answer is about meets its tolerance, and no audit
+    contradicts it."""
+    error = result.relative_error[result.pair_index(options.response, options.perturbation)]
+    return bool(error <= result.tol) and not contradicted(result)
+
+
+def contradicted(result: Influence) -> bool:
+    """Whether an audit with float64 products lies beyond the bounds of the result."""
+    return result.audit is not None and not result.audit.agrees
 
 
 def longest_lag(results: Sequence[Influence], max_lag: int) -> int:
@@ -79,12 +92,13 @@ def longest_lag(results: Sequence[Influence], max_lag: int) -> int:
     return min(max_lag, max(spans, default=0))
 
 
-def counts(results: Sequence[Influence]) -> tuple[int, int]:
-    """Number of seeds, and of mini-batches of the seed that has most."""
+def counts(results: Sequence[Influence]) -> tuple[int, int, bool]:
+    """Number of seeds, and of mini-batches of the seed that has most; whether every seed has as many."""
     batches: dict[int, set[int]] = {}
     for result in results:
         batches.setdefault(result.seed, set()).add(result.mini_batch)
-    return len(batches), max((len(b) for b in batches.values()), default=0)
+    sizes = {len(b) for b in batches.values()}
+    return len(batches), max(sizes, default=0), len(sizes) <= 1
 
 
 def reference_eigenvalue(results: Sequence[Influence]) -> float:

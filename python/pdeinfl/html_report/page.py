@@ -93,11 +93,12 @@ def _how_to_read() -> str:
         "reading changes at "
         f"{decimal(TIME_THRESHOLD, 0)} step. <em>Class locking</em> compares the influence between classes with that "
         "inside them: 1 means nothing crosses, 0 means that classes help each other as much as themselves; the reading "
-        f"changes at {decimal(LOCKING_THRESHOLD, 1)}. The damping λ of the descent step matters: towards 0 every model "
-        "looks locked, towards infinity the answer is plain gradient overlap, so a reading counts as stable only if it "
-        f"holds over {decimal(STABLE_DECADES, 0)} decades of damping with every solve converged. Influence describes "
-        "the training signal on the mini-batches examined; it is evidence about the surrogate's behaviour on new "
-        "data, not proof of it.</p>"
+        f"changes at {decimal(LOCKING_THRESHOLD, 1)}. The damping λ of the descent step matters: towards 0 any "
+        "surrogate with at least as many parameters as outputs looks locked, towards infinity the answer is plain "
+        "gradient overlap, so a reading counts as stable only if it holds over "
+        f"{decimal(STABLE_DECADES, 0)} decades of damping with every solve converged. Influence describes the training "
+        "signal on the mini-batches examined; it is evidence about the surrogate's behaviour on new data, not proof of "
+        "it.</p>"
     )
 
 

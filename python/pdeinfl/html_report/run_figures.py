@@ -44,7 +44,15 @@ def _n_examples(results: Results) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def influence_figures(results: Results, options: ReportOptions) -> tuple[ReportFigure, list[ReportFigure]]:
+def distance_bins(style: str, channel_names: Sequence[str]) -> dict[str, int]:
+    """Bins of the distance decay that differ from the style's own: the later code's for Navier–Stokes (MATH §5)."""
+    incompressible = set(channel_names) == {"velocity_x", "velocity_y"}
+    return {"n_bins": 15, "overlap": 2} if incompressible and style == "pooled" else {}
+
+
+def influence_figures(
+    results: Results, options: ReportOptions, channel_names: Sequence[str] = ()
+) -> tuple[ReportFigure, list[ReportFigure]]:
     """The main figure, then two-time maps, lag profiles, class transfer and distance decay."""
     n, how = _n_examples(results), style_sentence(options.style)
     maps = _per_observable(aggregation.two_time, results, options)
@@ -84,10 +92,8 @@ def influence_figures(results: Results, options: ReportOptions) -> tuple[ReportF
         ),
     ]
     if all(r.input_distance is not None for held in results.values() for r in held):
-        decay = {
-            s: aggregation.distance_decay(held, response=options.response, **options.arguments())
-            for s, held in results.items()
-        }
+        arguments = {"response": options.response, **options.arguments(), **distance_bins(options.style, channel_names)}
+        decay = {s: aggregation.distance_decay(held, **arguments) for s, held in results.items()}
         rest.append(
             ReportFigure(
                 "distance_decay",
@@ -107,12 +113,20 @@ def damping_figure(
     paper: Mapping[str, float],
 ) -> ReportFigure:
     """Summary numbers against damping."""
+    zeros = [any(np.isfinite(c.at_zero[0]) for c in held.values()) for held in (*curves.values(), *controls.values())]
+    drawn = "" if all(zeros) else ", where that limit is drawn,"
+    towards_zero = (
+        f"Towards 0{drawn} the influence matrix is diagonal whatever the surrogate has learned"
+        if any(zeros)
+        else "No limit towards 0 is drawn: only for an observable on itself, and with at least as many parameters as "
+        "outputs (N·D), is it a diagonal matrix whatever was learned"
+    )
     return ReportFigure(
         "damping_path",
         "The answer against damping",
-        "Towards 0 the influence matrix is diagonal whatever the surrogate has learned; towards ∞ it is plain gradient "
-        "overlap. What was learned shows in between, where the trained curve leaves that of the untrained network. A "
-        "hatched region holds at least one solve that did not meet its tolerance.",
+        f"{towards_zero}; towards ∞ it is plain gradient overlap. What was learned shows in between, where the trained "
+        "curve leaves that of the untrained network. A hatched region holds at least one solve of either that did not "
+        "meet its tolerance.",
         figures.damping_path(curves, controls or None, default if np.isfinite(default) else None, paper),
     )
 
@@ -122,6 +136,7 @@ def other_figures(
     histories: Mapping[str, Sequence[Any]],
     samples: Sequence[PredictionSample],
     checks: Mapping[str, Any],
+    channel_names: Sequence[str] = (),
 ) -> list[ReportFigure]:
     """Spectrum, optimisation curves, predictions and rollouts, response check, channel-resolved influence."""
     drawn = []
@@ -147,12 +162,12 @@ def other_figures(
                 "response_check",
                 "A finite step against what the influence predicts",
                 "Left: change of the observables under a small step along the parameter step of a perturbation, "
-                "against −H. Right: error of the central difference against the step; slope 2 confirms that only its "
-                "truncation is left, the rise at small steps is rounding.",
+                "against −H, each observable over its largest |H|. Right: error of the central difference against the "
+                "step; slope 2 confirms that only its truncation is left, the rise at small steps is rounding.",
                 figures.response_check(checks),
             )
         )
-    drawn += _channel_figures(results)
+    drawn += _channel_figures(results, channel_names)
     return drawn
 
 
@@ -183,11 +198,11 @@ def _sample_figures(sample: PredictionSample, suffix: str) -> list[ReportFigure]
     return drawn
 
 
-def _channel_figures(results: Results) -> list[ReportFigure]:
+def _channel_figures(results: Results, channel_names: Sequence[str]) -> list[ReportFigure]:
     """Channel-resolved influence, where the results hold every channel's share on both sides."""
+    shares = [f"smse:{name}" for name in channel_names]
     drawn = []
     for surrogate, held in results.items():
-        shares = [n for n in held[0].response_names if n.startswith("smse:") and "band(" not in n] if held else []
         complete = all(set(shares) <= {*r.response_names} & {*r.perturbation_names} for r in held)
         if len(shares) < 2 or not complete or len({r.values.shape for r in held}) != 1:
             continue
@@ -198,9 +213,10 @@ def _channel_figures(results: Results) -> list[ReportFigure]:
                 f"channel_resolved_{surrogate}",
                 f"Channel-resolved influence, {surrogate}",
                 "Block (row, column): response of one channel's share of the SMSE to a step on another's. Mean over "
-                "seeds and mini-batches of H divided by the mean of its diagonal; the sum of all blocks is H.",
+                "seeds and mini-batches of H divided by its mean self-influence; the sum of all blocks is H over its "
+                "mean self-influence.",
                 figures.channel_resolved(
-                    blocks, [n.removeprefix("smse:") for n in shares], labels.class_ids, labels.class_names,
+                    blocks, channel_names, labels.class_ids, labels.class_names,
                     "influence / mean self-influence",
                 ),
             )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pdeinfl.figures import DampingCurve
-from pdeinfl.html_report.content import StableRange
+from pdeinfl.html_report.content import Estimate, StableRange
 
 
 def stable_range(dampings: np.ndarray, signs: np.ndarray, converged: np.ndarray, default: float) -> StableRange:
@@ -37,15 +37,18 @@ def stable_range(dampings: np.ndarray, signs: np.ndarray, converged: np.ndarray,
 
 
 def reading_range(curve: DampingCurve, default: float) -> StableRange:
-    """Where the number stays on its side of the curve's reference level."""
-    signs = np.sign(np.asarray(curve.values, dtype=float) - (curve.reference or 0.0))
+    """Where the number stays on its side of the curve's reference level, with its whole interval if it has one."""
+    signs = np.array([estimate.side(curve.reference or 0.0) for estimate in _estimates(curve)])
     return stable_range(curve.relative_dampings, signs, np.asarray(curve.converged) >= 1, default)
 
 
 def difference_range(curve: DampingCurve, control: DampingCurve, default: float) -> StableRange:
-    """Where trained − untrained keeps its sign and both converged; two infinities count as no difference."""
-    trained, untrained = np.asarray(curve.values, dtype=float), np.asarray(control.values, dtype=float)
-    both = np.isinf(trained) & np.isinf(untrained)
-    signs = np.sign(np.subtract(trained, untrained, out=np.zeros_like(trained), where=~both))
+    """Where trained − untrained keeps its sign, their intervals apart, and both converged; two infinities are alike."""
+    signs = np.array([a.apart(b) for a, b in zip(_estimates(curve), _estimates(control), strict=True)])
     converged = (np.asarray(curve.converged) >= 1) & (np.asarray(control.converged) >= 1)
     return stable_range(curve.relative_dampings, signs, converged, default)
+
+
+def _estimates(curve: DampingCurve) -> list[Estimate]:
+    numbers = zip(curve.values, curve.low, curve.high, strict=True)
+    return [Estimate(float(value), float(low), float(high)) for value, low, high in numbers]

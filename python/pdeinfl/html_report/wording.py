@@ -22,68 +22,63 @@ from pdeinfl.html_report.content import (
 from pdeinfl.html_report.number_format import decimal, interval, plural, significant, steps
 
 
-def side(estimate: Estimate, threshold: float) -> int:
-    """+1 above the threshold, −1 below it, 0 undecided (the interval straddles it, or there is no value)."""
-    if math.isnan(estimate.value):
-        return 0
-    low, high = (estimate.low, estimate.high) if estimate.has_interval else (estimate.value, estimate.value)
-    return 1 if low > threshold else -1 if high < threshold else 0
-
-
 def time_phrase(summary: SurrogateSummary) -> str:
     """How far the signal travels in time, as a clause."""
     estimate = summary.coherence_time.trained
     if math.isnan(estimate.value):
         return f"how far its training signal travels in time could not be determined ({estimate.reason or 'no value'})"
     reach = steps(estimate.value, summary.max_lag)
-    if math.isinf(estimate.value):
+    decided, endless = estimate.side(TIME_THRESHOLD), math.isinf(estimate.value)
+    if decided > 0 and endless:
         longest = plural(summary.max_lag, "step")
         return f"its training signal is still coherent at the longest lag examined ({longest} in time)"
-    decided = side(estimate, TIME_THRESHOLD)
     if decided > 0:
         return f"its training signal travels about {reach} in time"
     if decided < 0:
         return f"its training signal stays at the time where it was put (coherence time {reach})"
+    if endless:
+        return f"whether its training signal leaves the step where it was put is undecided (coherence time {reach})"
     return f"its training signal reaches about {reach} in time, not clearly more than the step where it was put"
 
 
 def class_phrase(summary: SurrogateSummary) -> str:
-    """How much of the signal stays inside the initial-condition class, as a clause."""
+    """How much of the signal another initial-condition class feels, as a clause."""
     estimate = summary.class_locking.trained
     if math.isnan(estimate.value):
         return f"whether it crosses between classes could not be determined ({estimate.reason or 'no value'})"
     number = f"class locking {decimal(estimate.value)}"
-    decided = side(estimate, LOCKING_THRESHOLD)
+    decided = estimate.side(LOCKING_THRESHOLD)
     if decided > 0:
         if estimate.value > 1:
-            return f"stays within the class, and on balance works against the other classes ({number})"
-        degree = "stays almost entirely" if estimate.value >= 0.9 else "stays mostly"
-        return f"{degree} within the class ({number})"
+            return f"on balance works against the other classes ({number})"
+        share = "at most a tenth" if estimate.value >= 0.9 else "less than half"
+        return f"another class feels {share} of what its own class does ({number})"
     if decided < 0:
-        degree = "is shared almost fully" if estimate.value <= 0.1 else "is largely shared"
-        return f"{degree} with the other classes ({number})"
-    return f"is partly shared with the other classes, and whether more than half stays is undecided ({number})"
+        share = "at least nine tenths" if estimate.value <= 0.1 else "more than half"
+        return f"another class feels {share} of what its own class does ({number})"
+    return f"whether another class feels more than half of what its own class does is undecided ({number})"
 
 
 def headline(summary: SurrogateSummary) -> str:
     """One sentence: time and class together."""
-    crossed_time = side(summary.coherence_time.trained, TIME_THRESHOLD)
-    link = " but " if crossed_time > 0 and side(summary.class_locking.trained, LOCKING_THRESHOLD) > 0 else " and "
+    crossed_time = summary.coherence_time.trained.side(TIME_THRESHOLD)
+    link = " but " if crossed_time > 0 and summary.class_locking.trained.side(LOCKING_THRESHOLD) > 0 else " and "
     return f"{time_phrase(summary)}{link}{class_phrase(summary)}."
 
 
 _CLASS_BY_CLASS = (
-    "An example helps its neighbours in time along its own kind of trajectory and hardly the other kinds. This is what "
-    "learning each class by itself looks like: do not count on initial conditions unlike those in the training set; "
-    "test them."
+    "An example helps its neighbours in time along its own kind of trajectory, and each other kind less than half as "
+    "much. This is what learning each class by itself looks like: do not count on initial conditions unlike those in "
+    "the training set; test them."
 )
 _ONE_RULE = (
     "An example helps its neighbours in time and trajectories of other classes. This is what learning one "
     "time-stepping rule for all classes looks like."
 )
 _MEMORISED = (
-    "An example helps itself and little else. This is what memorisation looks like: low training error then says "
-    "little about other times or other initial conditions; test both."
+    "An example helps itself, hardly its neighbours in time, and each other class less than half as much. This is what "
+    "memorisation looks like: low training error then says little about other times or other initial conditions; test "
+    "both."
 )
 _BOUND_TO_TIME = (
     "An example helps other classes at its own time but hardly its neighbours in time. What is learned depends on the "
@@ -94,24 +89,27 @@ _MEANINGS = {(1, 1): _CLASS_BY_CLASS, (1, -1): _ONE_RULE, (-1, 1): _MEMORISED, (
 
 def meaning(summary: SurrogateSummary) -> str:
     """What the reading means for someone who wants to use the surrogate."""
-    key = (
-        side(summary.coherence_time.trained, TIME_THRESHOLD),
-        side(summary.class_locking.trained, LOCKING_THRESHOLD),
-    )
+    time, locking = summary.coherence_time.trained, summary.class_locking.trained
+    key = (time.side(TIME_THRESHOLD), locking.side(LOCKING_THRESHOLD))
     if key in _MEANINGS:
         return _MEANINGS[key]
-    time, between = key
     known = {
         1: "An example helps its neighbours in time",
         -1: "An example does not help its neighbours in time",
         0: "Whether an example helps its neighbours in time is undecided",
-    }[time]
+    }[key[0]]
     crossing = {
-        1: "most of its effect stays within its class",
-        -1: "much of its effect reaches other classes",
+        1: "another class feels less than half of what its own class does",
+        -1: "another class feels more than half of what its own class does",
         0: "whether it helps the other classes is undecided",
-    }[between]
-    return f"{known}; {crossing}. More seeds or mini-batches would narrow the intervals."
+    }[key[1]]
+    named = (("coherence time", time), ("class locking", locking))
+    open_ones = [(name, estimate) for (name, estimate), side in zip(named, key, strict=True) if not side]
+    advice = [f"No interval of the {name}: {e.reason or 'none was computed'}." for name, e in open_ones
+              if not e.has_interval]  # fmt: skip
+    if any(e.has_interval for _, e in open_ones):
+        advice.append("More seeds or mini-batches would narrow the intervals.")
+    return " ".join([f"{known}; {crossing}.", *advice])
 
 
 def value_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool) -> str:
@@ -187,7 +185,8 @@ def stability_text(name: str, stable: StableRange | None, why_not: str) -> str:
 
 def evidence_text(summary: SurrogateSummary) -> str:
     """What the numbers rest on."""
-    base = f"From {plural(summary.n_seeds, 'seed')} with {plural(summary.n_mini_batches, 'mini-batch')} each"
+    at_most = "" if summary.even else "up to "
+    base = f"From {plural(summary.n_seeds, 'seed')} with {at_most}{plural(summary.n_mini_batches, 'mini-batch')} each"
     if summary.n_converged == summary.n_influences:
         matrices = plural(summary.n_influences, "influence matrix")
         which = "the" if summary.n_influences == 1 else "all"
