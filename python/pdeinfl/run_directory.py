@@ -139,11 +139,12 @@ def load_run(root: str | PathLike[str]) -> RunContents:
     checks = {name: _read_check(run.check(name)) for name in names if run.check(name).is_file()}
     incompressible = set(test.channel_names) == {"velocity_x", "velocity_y"}
     equation = "incompressible Navier–Stokes" if incompressible else "compressible Euler"
+    n_seeds = len(config["seeds"])
     return RunContents(
         title=config["title"] or f"Influence report: {config['name']}",
         introduction=(
             f"{' and '.join(names)} on {equation} trajectories of the classes {', '.join(test.class_names)}, "
-            f"{' × '.join(str(n) for n in test.resolution)} cells, {len(config['seeds'])} seed(s)."
+            f"{' × '.join(str(n) for n in test.resolution)} cells, {n_seeds} {'seed' if n_seeds == 1 else 'seeds'}."
         ),
         results={name: trained[name] for name in names},
         controls={name: untrained[name] for name in names if untrained[name]},

@@ -52,7 +52,9 @@ def plan(group_sizes: Sequence[int], n_bootstrap: int, bootstrap_seed: int = 0) 
     if hierarchical:
         what = f"{len(group_sizes)} seeds, then mini-batches within each"
     else:
-        what = f"mini-batches only, within each of {len(group_sizes)} seed(s): no statement about other seeds"
+        n = len(group_sizes)
+        within = f"each of {n} seeds" if n > 1 else "the one seed"
+        what = f"mini-batches only, within {within}: no statement about other seeds"
     return Plan(counts, f"{COVERAGE:.0%} percentile bootstrap over {what}, {n_bootstrap} resamples")
 
 
