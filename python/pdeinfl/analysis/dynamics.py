@@ -27,7 +27,7 @@ class TrainingDynamics:
     """Mean of the unstandardised H of a mini-batch, on the diagonal (i = j) and off it (i ≠ j, over all examples).
 
     Attributes:
-        epochs: ``(E,)`` ascending. on_diagonal, off_diagonal: their quartiles, NaN where no mini-batch has such entries.
+        epochs: ``(E,)`` ascending. on_diagonal, off_diagonal: their quartiles; NaN where no mini-batch has such pairs.
         n_results: ``(E,)``, how many (seed, mini-batch) each epoch holds.
     """
 

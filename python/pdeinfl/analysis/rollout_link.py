@@ -64,8 +64,8 @@ def rollout_link(
     Args:
         results: influences of one surrogate over seeds × mini-batches, responses on the perturbed examples.
         errors: ``{(run, seed, epoch, mini_batch): {(class_id, trajectory_id): error}}``: for each result the error of
-            every trajectory in it, and of no other; further results are passed over. `pdeinfl.surrogates.rollout_errors`
-            computes them. Infinite where a rollout blew up.
+            every trajectory in it, and of no other, infinite where the rollout blew up; further results are passed
+            over. `pdeinfl.surrogates.rollout_errors` computes them.
         response, perturbation: names of observables.
         n_bootstrap, bootstrap_seed: resamples of (seed, mini-batch) for 95 % intervals, and their seed. A correlation
             that is undefined in more than half of the resamples has none.

@@ -18,6 +18,7 @@ from pdeinfl.html_report.damping_curves import (
     damping_grid,
     no_path_reason,
 )
+from pdeinfl.html_report.further_figures import further_figures
 from pdeinfl.html_report.measures import (
     ReportOptions,
     counts,
@@ -72,7 +73,9 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
         default = float(np.median([relative_damping(results[s]) for s in curves]))
         drawn.append(damping_figure(curves, control_curves, default, {s: _paper_damping(results[s]) for s in curves}))
     drawn += other_figures(results, run.histories, run.samples, run.checks)
-    tables = [summary_table(summaries)]
+    further, tables = further_figures(run, results, options)
+    drawn += further
+    tables.insert(0, summary_table(summaries))
     if run.checks:
         tables.append(response_check_table(run.checks))
     tables.append(settings_table(results, summaries, options, run.settings))
