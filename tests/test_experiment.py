@@ -169,7 +169,7 @@ def test_rollout_errors_that_are_not_valid_are_computed_again(config, finished, 
     assert victim.read_text() == whole
 
 
-def test_further_epochs_are_kept_and_drawn(config, tmp_path):
+def test_further_epochs_are_kept_and_drawn(monkeypatch, tmp_path):
     further = tmp_path / "further.toml"
     text = CONFIG.replace("epochs = 1", "epochs = 2").replace("mini_batches = 2", "mini_batches = 1\nepochs = [1]")
     text = text[: text.index("[surrogates.UNet]")] + text[text.index("[influence]") :]
@@ -184,7 +184,8 @@ def test_further_epochs_are_kept_and_drawn(config, tmp_path):
     rollouts = list((out / "rollouts").iterdir())
     assert [path.name for path in rollouts] == ["ViT-seed1-epoch0002-batch000.json"]
     rollouts[0].unlink()
-    said = []
+    said: list[str] = []
+    monkeypatch.setattr("pdeinfl.html_report.report", lambda root: root)
     run_experiment(load_config(further), out, stages=("influence", "report"), say=said.append)
     assert not any("already there" in line for line in said), "the report follows the rollouts"
 

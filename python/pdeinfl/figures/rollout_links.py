@@ -23,11 +23,13 @@ def rollout_link(data: Any, horizon: int | None = None, units: str = "field unit
         units: unit of the SMSE, that of the fields.
     """
     named = inputs.by_surrogate(data)
-    width = style.DOUBLE_COLUMN if len(named) > 1 else 4.2
-    figure, panels = style.grid(width, 3.3, 1, len(named), sharey=True)
+    width, n_columns, n_rows = style.DOUBLE_COLUMN if len(named) > 1 else 4.2, min(len(named), 2), (len(named) + 1) // 2
+    figure, panels = style.grid(width, 3.3 * n_rows, n_rows, n_columns, sharey=True)
     errors = np.concatenate([link.error[link.error > 0] for link in named.values()])
     few = errors.size and errors.max() < 30 * errors.min()
-    for axes, (surrogate, link) in zip(panels[0], named.items(), strict=True):
+    for axes in panels.flat[len(named) :]:
+        axes.remove()
+    for axes, (surrogate, link) in zip(panels.flat, named.items(), strict=False):
         colours = style.class_colours(link.class_names)
         for k, (name, found) in enumerate(zip(link.class_names, link.by_class, strict=True)):
             if found.n:
@@ -48,7 +50,8 @@ def rollout_link(data: Any, horizon: int | None = None, units: str = "field unit
             axes.legend(loc="upper left", bbox_to_anchor=(-0.02, 0), bbox_transform=below, borderaxespad=0.0,
                         handletextpad=0.2)  # fmt: skip
     steps = "" if horizon is None else f" over {horizon} step{'s' if horizon != 1 else ''}"
-    panels[0, 0].set_ylabel(f"rollout error: SMSE{steps} ({units})")
+    for axes in panels[:, 0]:
+        axes.set_ylabel(f"rollout error: SMSE{steps} ({units})")
     left_out = sum(link.n_left_out for link in named.values())
     style.note(figure, f"{left_out} without a finite error or ratio left out." if left_out else "")
     return figure

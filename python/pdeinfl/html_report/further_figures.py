@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from pdeinfl import figures
-from pdeinfl.analysis.dynamics import TrainingDynamics, training_dynamics
+from pdeinfl.analysis.dynamics import training_dynamics
 from pdeinfl.analysis.rollout_link import Correlation, RolloutLink, rollout_link
 from pdeinfl.engine.result import Influence
 from pdeinfl.engine.store import Key
 from pdeinfl.html_report.content import ReportFigure, Table
-from pdeinfl.html_report.measures import ReportOptions
+from pdeinfl.html_report.measures import ReportOptions, meets_tolerance
 from pdeinfl.html_report.number_format import decimal, plural
 from pdeinfl.run_contents import RunContents
 
@@ -24,37 +24,35 @@ def further_figures(
     run: RunContents, results: Results, options: ReportOptions
 ) -> tuple[list[ReportFigure], list[Table]]:
     """Figures and tables of the training dynamics and of the rollout link, of the pair of observables of the answer."""
-    dynamics = {name: found for name in results if (found := _dynamics(run, name, options))}
-    drawn = [_dynamics_figure(dynamics, options)] if dynamics else []
+    every = {name: held for name in results if (held := _at_all_epochs(run, name, options))}
+    drawn = [_dynamics_figure(every, options)] if every else []
     links = _links(run, results, options)
     if not links:
         return drawn, []
     return [*drawn, _link_figure(links, options)], [_link_table(links)]
 
 
-def _dynamics(run: RunContents, name: str, options: ReportOptions) -> TrainingDynamics | None:
+def _at_all_epochs(run: RunContents, name: str, options: ReportOptions) -> list[Influence]:
+    """Influences of a surrogate at every epoch that hold the pair of observables; none with fewer than 3 epochs."""
     every = (*run.controls.get(name, ()), *run.between.get(name, ()), *run.results[name])
-    held = [
-        r
-        for r in every
-        if options.response in r.response_names and options.perturbation in r.perturbation_names and r.same_examples
-    ]
-    if len({r.epoch for r in held}) < MIN_EPOCHS:
-        return None
-    return training_dynamics(held, options.response, options.perturbation)
+    held = [r for r in every if options.response in r.response_names and options.perturbation in r.perturbation_names]
+    return held if len({r.epoch for r in held}) >= MIN_EPOCHS and all(r.same_examples for r in held) else []
 
 
-def _dynamics_figure(dynamics: Mapping[str, TrainingDynamics], options: ReportOptions) -> ReportFigure:
+def _dynamics_figure(held: Results, options: ReportOptions) -> ReportFigure:
+    dynamics = {name: training_dynamics(rs, options.response, options.perturbation) for name, rs in held.items()}
     counts = sorted({int(n) for found in dynamics.values() for n in found.n_results})
     matrices = plural(counts[-1], "influence matrix")
-    pooled = f"{counts[0]} to {matrices}" if len(counts) > 1 else matrices
+    met = [meets_tolerance(r, options) for rs in held.values() for r in rs]
     return ReportFigure(
         "training_dynamics",
         "Influence over training",
         f"Mean of the unstandardised H (response {options.response}, perturbation {options.perturbation}) over all "
         "pairs i = j (left) and i ≠ j of all examples of a mini-batch (right) against the epoch, 0 the untrained "
-        f"network; median and quartiles over seeds and mini-batches, {pooled} at each epoch. All epochs have the "
-        "run's one absolute damping.",
+        "network; median and quartiles over seeds and mini-batches, "
+        f"{f'{counts[0]} to {matrices}' if len(counts) > 1 else matrices} of each surrogate at each epoch. All epochs "
+        "have the run's one absolute damping, whose ratio to λ_max changes over training. "
+        f"{sum(met)} of {plural(len(met), 'influence matrix')} met the tolerance.",
         figures.training_dynamics(dynamics),
     )
 
@@ -83,7 +81,7 @@ def _link_figure(links: Mapping[int, Mapping[str, RolloutLink]], options: Report
         "over that of its diagonal, at the run's damping. Up, on a log axis: SMSE of the surrogate's rollout summed "
         f"over {plural(horizon, 'step')}, median over the start times that leave so many. r is the Pearson correlation "
         "of ρ with the error itself, not its logarithm. Negative: where influence travels, rollouts are better. "
-        "Classes differ in both, so that the correlation over all of them may differ from, or contradict, those within each.",
+        "Classes differ in both: the correlation over all of them may differ from, or contradict, those within each.",
         figures.rollout_link(links[horizon], horizon),
     )
 
