@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pdeinfl import figures
+from pdeinfl.engine import store
 from pdeinfl.engine.certificate import DampingPath
 from pdeinfl.engine.result import Influence
-from pdeinfl.engine.store import Key
 from pdeinfl.html_report import (
     Estimate,
     Quantity,
@@ -340,7 +340,7 @@ def test_full_report_holds_every_figure_table_and_number(tmp_path):
 def rollouts_of(results):
     rng = np.random.default_rng(0)
     ids = np.arange(3)
-    return {Key.of(r): RolloutErrors(ids, ids, rng.uniform(1, 2, (3, T)).cumsum(1)) for r in results}
+    return {store.Key.of(r): RolloutErrors(ids, ids, rng.uniform(1, 2, (3, T)).cumsum(1)) for r in results}
 
 
 def test_dynamics_need_three_epochs_and_the_pair(tmp_path):

@@ -8,7 +8,6 @@ import pytest
 
 import pdeinfl as pi
 from pdeinfl.data.writer import write_trajectories
-from pdeinfl.engine.store import Key
 from pdeinfl.run_directory import RunDirectory, load_run, read_json, write_json, write_json_once
 
 
@@ -27,7 +26,6 @@ def test_paths(tmp_path):
     assert run.models("vit", 3) == tmp_path / "models" / "vit" / "seed3"
     assert run.damping("vit") == tmp_path / "influence" / "vit-damping.json"
     assert run.check("vit") == tmp_path / "checks" / "vit.json"
-    assert run.rollouts(Key("vit", 3, 20, 1)) == tmp_path / "rollouts" / "vit-seed3-epoch0020-batch001.json"
     assert run.data_files("NS", ["BB"]) == [tmp_path / "data" / "NS-BB.nc"]
 
 

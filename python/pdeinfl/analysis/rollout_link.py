@@ -98,7 +98,7 @@ def rollout_link(
     resamples = plan(selection.group_sizes, n_bootstrap, bootstrap_seed)
     weights = None
     if resamples.multiplicities is not None:
-        weights = resamples.multiplicities[:, np.array(clusters)[usable]].astype(np.float64)
+        weights = resamples.multiplicities[:, np.array(clusters, dtype=np.int64)[usable]].astype(np.float64)
     sets = [np.ones(len(ratio), dtype=bool), *(class_ids == k for k in range(len(selection.class_names)))]
     pooled, *by_class = (_correlation(ratio[m], error[m], None if weights is None else weights[:, m]) for m in sets)
     return RolloutLink(ratio, error, class_ids, selection.class_names, pooled, tuple(by_class),

@@ -73,11 +73,11 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
         default = float(np.median([relative_damping(results[s]) for s in curves]))
         drawn.append(damping_figure(curves, control_curves, default, {s: _paper_damping(results[s]) for s in curves}))
     drawn += other_figures(results, run.histories, run.samples, run.checks)
-    further, tables = further_figures(run, results, options)
-    drawn += further
-    tables.insert(0, summary_table(summaries))
+    tables = [summary_table(summaries)]
     if run.checks:
         tables.append(response_check_table(run.checks))
+    further, more = further_figures(run, results, options)
+    drawn, tables = [*drawn, *further], [*tables, *more]
     tables.append(settings_table(results, summaries, options, run.settings))
     tables.append(mini_batch_table({**results, **{f"{s}, untrained": held for s, held in controls.items()}}))
     return ReportContent(
