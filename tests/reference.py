@@ -295,6 +295,41 @@ def translation_defect_interior(h, n_times):
     return np.sqrt(squares / norm)
 
 
+def mean_influence(h):
+    """Mean of the entries i = j and of the entries i ≠ j of a square matrix."""
+    n = len(h)
+    on = [h[i, j] for i in range(n) for j in range(n) if i == j]
+    off = [h[i, j] for i in range(n) for j in range(n) if i != j]
+    return math.fsum(on) / len(on), math.fsum(off) / len(off) if off else math.nan
+
+
+def trajectory_ratio(h, members):
+    """Σ_{i≠j} H_ij / Σ_i H_ii over the examples of one trajectory."""
+    off = math.fsum(h[i, j] for i in members for j in members if i != j)
+    return off / math.fsum(h[i, i] for i in members)
+
+
+def pearson(x, y):
+    """Pearson correlation, summed without rounding."""
+    x, y = list(x), list(y)
+    mx, my = math.fsum(x) / len(x), math.fsum(y) / len(y)
+    covariance = math.fsum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    return covariance / math.sqrt(math.fsum((a - mx) ** 2 for a in x) * math.fsum((b - my) ** 2 for b in y))
+
+
+def rollout_error(model, states, horizon):
+    """Median over start times of the SMSE summed over ``horizon`` steps of a rollout along ``(T + 1, C, X, Y)``."""
+    totals = []
+    for start in range(len(states) - horizon):
+        state, total = states[start][None], 0.0
+        for step in range(1, horizon + 1):
+            with torch.no_grad():
+                state = model(state)
+            total += np.mean(smse(state[0].numpy(), states[start + step].numpy()))
+        totals.append(total)
+    return float(np.median(totals))
+
+
 # --- finite differences ----------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import astuple
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import pdeinfl as pi
 from pdeinfl.cli import invoke
 from pdeinfl.data.writer import write_trajectories
-from pdeinfl.engine.store import InfluenceStore
+from pdeinfl.engine.store import InfluenceStore, Key
 from pdeinfl.experiment import load_config, run_experiment
 from pdeinfl.experiment.shares import others_finished, share
 from pdeinfl.run_directory import RunDirectory, load_run, read_json
@@ -131,6 +132,67 @@ def test_the_report_and_then_everything_is_skipped(config, finished, tmp_path):
     run_experiment(load_config(config), out, say=said.append)
     assert sum("already there" in line for line in said) == 4
     assert modified(out) == before
+
+
+def test_rollout_errors_belong_to_the_influences(finished):
+    contents = load_run(finished[0])
+    held = contents.rollout_errors
+    assert set(held) == {Key.of(r) for rs in contents.results.values() for r in rs}
+    for results in contents.results.values():
+        for r in results:
+            errors = held[Key.of(r)]
+            assert errors.errors.shape == (2, 2)
+            assert set(errors.at(2)) == set(zip(r.labels.class_ids, r.labels.trajectory_ids, strict=True))
+            np.testing.assert_allclose(errors.errors[:, 0], _median_loss(r, errors), rtol=1e-4)
+        keyed = {astuple(key): errors.at(2) for key, errors in held.items()}
+        assert pi.rollout_link(results, keyed).pooled.n == 4
+
+
+def _median_loss(result, errors):
+    """The error over one step is the median loss of the trajectory's examples, which the influence stored."""
+    labels = result.labels
+    pairs = zip(errors.class_ids, errors.trajectory_ids, strict=True)
+    return [np.median(result.losses[(labels.class_ids == c) & (labels.trajectory_ids == t)]) for c, t in pairs]
+
+
+@pytest.mark.parametrize("fault", ["missing", "broken", "of another checkpoint"])
+def test_rollout_errors_that_are_not_valid_are_computed_again(config, finished, tmp_path, fault):
+    out = shutil.copytree(finished[0], tmp_path / "copy")
+    victim = sorted((out / "rollouts").glob("*.json"))[2]
+    whole = victim.read_text()
+    if fault == "missing":
+        victim.unlink()
+    elif fault == "broken":
+        victim.write_text(whole[:40])
+    else:
+        victim.write_text(json.dumps({**json.loads(whole), "checkpoint_sha256": "0" * 64}))
+        assert len(load_run(out).rollout_errors) == 3
+    before = modified(out)
+    run_experiment(load_config(config), out, stages=("influence",))
+    after = modified(out)
+    assert {path for path in after if after[path] != before.get(path)} == {victim}
+    assert victim.read_text() == whole
+
+
+def test_further_epochs_are_kept_and_drawn(monkeypatch, tmp_path):
+    further = tmp_path / "further.toml"
+    text = CONFIG.replace("epochs = 1", "epochs = 2").replace("mini_batches = 2", "mini_batches = 1\nepochs = [1]")
+    text = text[: text.index("[surrogates.UNet]")] + text[text.index("[influence]") :]
+    further.write_text(text)
+    out = run_experiment(load_config(further), tmp_path / "out")
+    contents = load_run(out)
+    assert [r.epoch for r in contents.between["ViT"]] == [1]
+    assert contents.between["ViT"][0].path is None
+    assert [r.epoch for r in contents.results["ViT"]] == [2]
+    names = {path.stem for path in (out / "report" / "figures").iterdir()}
+    assert {"training_dynamics", "rollout_link"} <= names
+    rollouts = list((out / "rollouts").iterdir())
+    assert [path.name for path in rollouts] == ["ViT-seed1-epoch0002-batch000.json"]
+    rollouts[0].unlink()
+    said: list[str] = []
+    monkeypatch.setattr("pdeinfl.html_report.report", lambda root: root)
+    run_experiment(load_config(further), out, stages=("influence", "report"), say=said.append)
+    assert not any("already there" in line for line in said), "the report follows the rollouts"
 
 
 def test_damping_is_resolved_once_and_shared(finished):

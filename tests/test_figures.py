@@ -90,6 +90,21 @@ def gids(figure):
 STATE = np.random.default_rng(0).normal(1, 0.2, (2, 6, 8))
 TRAJECTORY = np.random.default_rng(1).normal(1, 0.2, (5, 6, 8))
 DYNAMICS = SimpleNamespace(epochs=np.arange(3), on_diagonal=spread([1, 2, 3.0]), off_diagonal=spread([0.1, -0.2, 0.0]))
+DYNAMICS_ABOVE_0 = SimpleNamespace(epochs=np.arange(3), on_diagonal=spread([2, 3, 4]), off_diagonal=spread([1, 2, 3]))
+
+
+def rollout_link(scale=1.0, n_left_out=0):
+    rng = np.random.default_rng(0)
+    of_class = correlation_of(-0.4, 6)
+    return SimpleNamespace(ratio=rng.uniform(0.5, 2, 18), error=scale * rng.uniform(0.1, 3, 18),
+                           class_ids=np.arange(18) % 3, class_names=CLASSES, pooled=correlation_of(0.25, 18),
+                           by_class=(of_class, of_class, correlation_of(np.nan, 0)), n_left_out=n_left_out)  # fmt: skip
+
+
+def correlation_of(value, n):
+    return SimpleNamespace(value=value, low=value - 0.1, high=value + 0.1, n=n)
+
+
 EVERY = {
     "two_time": lambda: figures.two_time({"UNet": two_time(), "ViT": two_time(2)}),
     "lag_profile": lambda: figures.lag_profile({"UNet": {"smse": lag_profile(), "mass": lag_profile(False)}}),
@@ -102,6 +117,7 @@ EVERY = {
     "rollout": lambda: figures.rollout(TRAJECTORY, {"ViT": TRAJECTORY + 0.1}, n_shown=3),
     "channel_resolved": lambda: figures.channel_resolved(np.ones((2, 2, 3, 3)), ("u", "v"), np.array([0, 1, 0])),
     "response_check": lambda: figures.response_check({"UNet": response_check()}),
+    "rollout_link": lambda: figures.rollout_link({"UNet": rollout_link(), "ViT": rollout_link(100, 2)}, 6),
     "training_dynamics": lambda: figures.training_dynamics({"UNet": DYNAMICS}),
     "thumbnails": lambda: figures.thumbnails({"BB": TRAJECTORY[:, None]}, ("velocity_x",), (0, 1, 2, 3, 4)),
     "summary": lambda: figures.summary({"ViT": two_time()}, {"ViT": lag_profile()}, {"ViT": class_transfer()}),
@@ -362,6 +378,27 @@ def test_response_check_has_a_slope_two_guide():
     x, y = guide.get_data()
     assert np.log(y[1] / y[0]) / np.log(x[1] / x[0]) == pytest.approx(2)
     assert any("2.00" in t.get_text() for t in figure.axes[1].get_legend().get_texts())
+
+
+def test_rollout_link_draws_every_class_that_has_points_and_says_its_correlation():
+    link = rollout_link()
+    figure = figures.rollout_link(link, 1)
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "log"
+    assert len(axes.lines) == 2
+    np.testing.assert_array_equal(axes.lines[1].get_xdata(), link.ratio[1::3])
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), link.error[1::3])
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 2
+    said = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert said == [f"{name}: r = −0.40 [−0.50, −0.30], n = 6" for name in ("RP", "CRP")]
+    assert axes.get_title(loc="left") == "all classes: r = 0.25 [0.15, 0.35], n = 18"
+    assert "over 1 step (" in axes.get_ylabel()
+    assert "left out" in EVERY["rollout_link"]()._supxlabel.get_text()
+
+
+def test_training_dynamics_is_linear_around_0_only_where_it_reaches_0():
+    assert [axes.get_yscale() for axes in figures.training_dynamics(DYNAMICS).axes] == ["log", "symlog"]
+    assert [axes.get_yscale() for axes in figures.training_dynamics(DYNAMICS_ABOVE_0).axes] == ["log", "log"]
 
 
 def test_summary_asks_for_the_same_surrogates():

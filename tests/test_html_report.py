@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pdeinfl import figures
+from pdeinfl.engine import store
 from pdeinfl.engine.certificate import DampingPath
 from pdeinfl.engine.result import Influence
 from pdeinfl.experiment.config import InfluenceConfig
@@ -32,6 +33,7 @@ from pdeinfl.html_report.number_format import decimal, interval, significant, st
 from pdeinfl.html_report.run_tables import response_check_table
 from pdeinfl.html_report.stability import difference_range, reading_range, stable_range
 from pdeinfl.run_contents import PredictionSample, RunContents
+from pdeinfl.surrogates import RolloutErrors
 
 NAN, INF = math.nan, math.inf
 CLASSES = ("RP", "CRP", "RPUI")
@@ -359,6 +361,64 @@ def test_full_report_holds_every_figure_table_and_number(tmp_path):
     for found in ("wall time", "4.2 min", "30 + 31", "torch 2.13.0", "6 of 6", "1.98", "Every mini-batch"):
         assert found in page.text
     assert "details" in page.tags
+
+
+def rollouts_of(results):
+    rng = np.random.default_rng(0)
+    ids = np.arange(3)
+    return {store.Key.of(r): RolloutErrors(ids, ids, rng.uniform(1, 2, (3, T)).cumsum(1)) for r in results}
+
+
+def test_dynamics_need_three_epochs_and_the_pair(tmp_path):
+    def at(epoch):
+        return [replace(r, epoch=epoch) for r in many()]
+
+    def drawn(controls, between):
+        run = run_of({"UNet": many()}, controls={"UNet": controls}, between={"UNet": between})
+        return {f.stem: f for f in build_content(run, OPTIONS).figures}
+
+    assert "training_dynamics" not in drawn(at(0), [])
+    assert "training_dynamics" not in drawn(at(0), [replace(r, response_names=("mass",)) for r in at(5)])
+    assert "training_dynamics" not in drawn([], at(5))
+    figure = drawn(at(0), at(5)[:4])["training_dynamics"]
+    np.testing.assert_array_equal(figure.figure.axes[0].lines[0].get_xdata(), [0, 5, 20])
+    assert "4 to 6 influence matrices of each surrogate at each epoch" in figure.caption
+    assert "0 of 16 influence matrices met the tolerance" in figure.caption, "made by hand, they have no bound"
+    assert "response smse, perturbation smse" in figure.caption
+    assert ", 6 influence matrices of each" in drawn(at(0), [*at(5), *at(7)])["training_dynamics"].caption
+
+
+def test_rollout_link_shows_pooled_and_class_correlations_at_three_horizons(tmp_path):
+    results = {"UNet": many(), "ViT": many()}
+    results["ViT"] = [replace(r, run="ViT") for r in results["ViT"]]
+    run = run_of(results, rollout_errors=rollouts_of([*results["UNet"], *results["ViT"]]))
+    built = build_content(run, OPTIONS)
+    (figure,) = [f for f in built.figures if f.stem == "rollout_link"]
+    assert len([axes for axes in figure.figure.axes if axes.lines]) == 2
+    assert "summed over 3 steps" in figure.caption
+    (table,) = [t for t in built.tables if t.title == "Rollout link"]
+    assert table.header == ("", "points", "horizon 1 step", "horizon 3 steps", "horizon 6 steps")
+    assert [row[:2] for row in table.rows[:4]] == [
+        ("UNet, all classes", "18"), ("UNet, RP", "6"), ("UNet, CRP", "6"), ("UNet, RPUI", "6")]  # fmt: skip
+    assert len(table.rows) == 8
+    assert re.fullmatch(r"−?\d\.\d\d \[−?\d\.\d\d, −?\d\.\d\d\]", table.rows[0][2])
+    assert "bootstrap over mini-batches only" in table.note
+    _, page = read(built, tmp_path)
+    assert table.rows[0][2] in page.text
+    assert [t.title for t in built.tables][:2] == ["Summary numbers", "Rollout link"]
+
+
+def test_rollout_link_leaves_out_a_surrogate_without_all_its_errors():
+    results = {"UNet": many(), "ViT": [replace(r, run="ViT") for r in many()]}
+    errors = rollouts_of([*results["UNet"], *results["ViT"][1:]])
+    built = build_content(run_of(results, rollout_errors=errors), OPTIONS)
+    (table,) = [t for t in built.tables if t.title == "Rollout link"]
+    assert {row[0].split(",")[0] for row in table.rows} == {"UNet"}
+    one = build_content(run_of({"UNet": results["UNet"][:1]}, rollout_errors=errors), OPTIONS)
+    (table,) = [t for t in one.tables if t.title == "Rollout link"]
+    assert [row[1] for row in table.rows] == ["3", "1", "1", "1"]
+    assert table.rows[1][2] == "—"
+    assert "Intervals: none (it needs at least 3 mini-batches per seed; got 1)." in table.note
 
 
 def test_damping_curves_reach_both_limits():

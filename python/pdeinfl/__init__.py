@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pdeinfl.analysis.aggregation import distance_decay as distance_decay
     from pdeinfl.analysis.aggregation import lag_profile as lag_profile
     from pdeinfl.analysis.aggregation import two_time as two_time
+    from pdeinfl.analysis.dynamics import training_dynamics as training_dynamics
+    from pdeinfl.analysis.rollout_link import rollout_link as rollout_link
     from pdeinfl.contraction import gram as gram
     from pdeinfl.data.mini_batch import MiniBatch as MiniBatch
     from pdeinfl.data.readers import open_trajectories as open_trajectories
@@ -44,8 +46,10 @@ _HOMES = {
     "lag_profile": "pdeinfl.analysis.aggregation",
     "open_trajectories": "pdeinfl.data.readers",
     "report": "pdeinfl.html_report",
+    "rollout_link": "pdeinfl.analysis.rollout_link",
     "simulate": "pdeinfl.data.simulators",
     "train": "pdeinfl.surrogates.training",
+    "training_dynamics": "pdeinfl.analysis.dynamics",
     "two_time": "pdeinfl.analysis.aggregation",
 }
 _ROOMS = ("figures", "observables", "surrogates")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from pdeinfl.engine.result import Influence
+from pdeinfl.engine.store import Key
+from pdeinfl.surrogates.rollout_errors import RolloutErrors
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,8 @@ class RunContents:
         title, introduction: heading of the page, and one sentence on data and models.
         results: influences of the trained surrogates, seeds × mini-batches each.
         controls: the same for the untrained networks (epoch 0); may lack surrogates.
+        between: influences at epochs between 0 and the last.
+        rollout_errors: of the trained surrogates on the mini-batches of ``results``; may lack some.
         histories: one history per seed, with ``epoch``, ``train_loss``, ``val_loss`` arrays.
         samples: predictions to show. checks: response checks (MATH §6), each as `pdeinfl.figures.ResponseCheck`.
         channel_names: of the data, in order; empty if unknown.
@@ -52,6 +56,8 @@ class RunContents:
     introduction: str
     results: Mapping[str, Sequence[Influence]]
     controls: Mapping[str, Sequence[Influence]] = field(default_factory=dict)
+    between: Mapping[str, Sequence[Influence]] = field(default_factory=dict)
+    rollout_errors: Mapping[Key, RolloutErrors] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     samples: Sequence[PredictionSample] = ()
     checks: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,20 @@ from pdeinfl.atomic import atomic_path
 from pdeinfl.data.readers import open_trajectories
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.engine.result import Influence
-from pdeinfl.engine.store import InfluenceStore
+from pdeinfl.engine.store import InfluenceStore, Key
 from pdeinfl.figures import ResponseCheck
 from pdeinfl.run_contents import PredictionSample, RunContents
 from pdeinfl.surrogates.checkpoint import list_checkpoints, load_checkpoint
 from pdeinfl.surrogates.history import History
 from pdeinfl.surrogates.rollout import rollout
+from pdeinfl.surrogates.rollout_errors import RolloutErrors
 
 
 class RunDirectory:
     """Paths within a run's folder.
 
     ``config.json`` (the configuration as resolved), ``data/``, ``models/<surrogate>/seed<k>/``, ``influence/``,
-    ``checks/``, ``report/``.
+    ``checks/``, ``rollouts/``, ``report/``.
     """
 
     def __init__(self, root: str | PathLike[str]) -> None:
@@ -50,6 +52,10 @@ class RunDirectory:
     def check(self, surrogate: str) -> Path:
         """The response check of a surrogate (MATH §6)."""
         return self.root / "checks" / f"{surrogate}.json"
+
+    def rollouts(self, key: Key) -> Path:
+        """The rollout errors on the mini-batch of an influence (MATH §5)."""
+        return self.root / "rollouts" / Path(key.file_name).with_suffix(".json")
 
     def write_config(self, content: dict[str, Any]) -> None:
         """Store the configuration as resolved."""
@@ -123,12 +129,16 @@ def load_run(root: str | PathLike[str]) -> RunContents:
     names = [s["name"] for s in config["surrogates"]]
     trained: dict[str, list[Influence]] = defaultdict(list)
     untrained: dict[str, list[Influence]] = defaultdict(list)
+    between: dict[str, list[Influence]] = defaultdict(list)
     last = {s["name"]: s["training"]["epochs"] for s in config["surrogates"]}
     for result in InfluenceStore(run.influence):
         if result.run in last and result.epoch == last[result.run]:
             trained[result.run].append(result)
         elif result.run in last and result.epoch == 0:
             untrained[result.run].append(result)
+        elif result.run in last:
+            # Only averaged: the path is most of a result's memory.
+            between[result.run].append(replace(result, path=None))
     names = [name for name in names if trained[name]]
     if not names:
         raise ValueError(
@@ -148,6 +158,8 @@ def load_run(root: str | PathLike[str]) -> RunContents:
         ),
         results={name: trained[name] for name in names},
         controls={name: untrained[name] for name in names if untrained[name]},
+        between={name: between[name] for name in names if between[name]},
+        rollout_errors=_rollout_errors(run, (result for name in names for result in trained[name])),
         histories=histories,
         samples=_samples(run, names, config, test),
         checks=checks,
@@ -161,6 +173,17 @@ def load_run(root: str | PathLike[str]) -> RunContents:
 def _histories(run: RunDirectory, name: str, seeds: list[int]) -> list[History]:
     files = [run.models(name, seed) / "history.json" for seed in seeds]
     return [History.load(file) for file in files if file.is_file()]
+
+
+def _rollout_errors(run: RunDirectory, results: Iterable[Influence]) -> dict[Key, RolloutErrors]:
+    """Those made from the same checkpoint and mini-batch as the result."""
+    found = {}
+    for result in results:
+        key = Key.of(result)
+        digests = [str(result.settings.get(name)) for name in ("checkpoint_sha256", "mini_batch_sha256")]
+        if run.rollouts(key).is_file() and (errors := RolloutErrors.load(run.rollouts(key))).made_from(*digests):
+            found[key] = errors
+    return found
 
 
 def _read_check(path: Path) -> ResponseCheck:

@@ -22,6 +22,7 @@ from pdeinfl.experiment.config import InfluenceConfig, RunConfig, SurrogateConfi
 from pdeinfl.experiment.shares import share
 from pdeinfl.run_directory import RunDirectory, read_json, write_json, write_json_once
 from pdeinfl.surrogates.checkpoint import list_checkpoints, load_checkpoint, sha256
+from pdeinfl.surrogates.rollout_errors import RolloutErrors, rollout_errors
 
 Say = Callable[[str], None]
 
@@ -75,6 +76,21 @@ def local_device(device: str) -> str | None:
     return device or None
 
 
+def _roll_out(unit: Unit, batch: MiniBatch, run: RunDirectory, device: str) -> bool:
+    """Store the rollout errors of a trained unit (MATH §5) unless valid ones are there; True if it did."""
+    if unit.epoch != unit.surrogate.training.epochs:
+        return False
+    path, digest = run.rollouts(unit.key), sha256(unit.checkpoint)
+    try:
+        if RolloutErrors.load(path).made_from(digest, batch.sha256()):
+            return False
+    except (FileNotFoundError, ValueError):
+        pass
+    model, _ = load_checkpoint(unit.checkpoint, device=local_device(device))
+    rollout_errors(model, batch, digest).save(path)
+    return True
+
+
 def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
     """Compute what is not stored yet; True if anything was."""
     settings = config.influence
@@ -93,6 +109,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         if unit.mini_batch not in batches:
             batches[unit.mini_batch] = _mini_batch(test, unit.mini_batch, settings)
         batch = batches[unit.mini_batch]
+        worked |= _roll_out(unit, batch, run, config.device)
         name = unit.surrogate.name
         if name not in dampings:
             dampings[name] = _resolve(unit.surrogate, config, run, test, n, say)

@@ -136,8 +136,8 @@ def _report_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         say("[report] influences are missing, perhaps still computed by other tasks: run `pdeinfl report` later")
         return False
     digest = hashlib.sha256()
-    inputs = [*run.influence.glob("*.h5"), *run.root.glob("checks/*.json"), *run.root.glob("models/*/*/history.json")]
-    for path in sorted([*inputs, run.config]):
+    patterns = ("influence/*.h5", "checks/*.json", "rollouts/*.json", "models/*/*/history.json")
+    for path in sorted([run.config, *(path for pattern in patterns for path in run.root.glob(pattern))]):
         digest.update(f"{path.relative_to(run.root)} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
     marker = run.report / "inputs.json"
     page = run.report / "report.html"

@@ -15,6 +15,7 @@ from pdeinfl.figures.main_figure import summary
 from pdeinfl.figures.optimisation_curves import optimisation_curve
 from pdeinfl.figures.prediction_panels import predictions, rollout
 from pdeinfl.figures.response_checks import ResponseCheck, response_check
+from pdeinfl.figures.rollout_links import rollout_link
 from pdeinfl.figures.style import save
 from pdeinfl.figures.thumbnail_sheets import thumbnails
 from pdeinfl.figures.two_time_maps import two_time
@@ -32,6 +33,7 @@ __all__ = [
     "predictions",
     "response_check",
     "rollout",
+    "rollout_link",
     "save",
     "summary",
     "thumbnails",

@@ -18,6 +18,7 @@ from pdeinfl.html_report.damping_curves import (
     damping_grid,
     no_path_reason,
 )
+from pdeinfl.html_report.further_figures import further_figures
 from pdeinfl.html_report.measures import (
     ReportOptions,
     counts,
@@ -77,6 +78,8 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
     tables = [summary_table(summaries)]
     if run.checks:
         tables.append(response_check_table(run.checks))
+    further, more = further_figures(run, results, options)
+    drawn, tables = [*drawn, *further], [*tables, *more]
     tables.append(settings_table(results, summaries, options, run.settings))
     tables.append(mini_batch_table({**results, **{f"{s}, untrained": held for s, held in kept.items()}}))
     return ReportContent(

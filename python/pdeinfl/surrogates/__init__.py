@@ -12,6 +12,7 @@ from pdeinfl.surrogates.checkpoint import (
 )
 from pdeinfl.surrogates.history import History
 from pdeinfl.surrogates.rollout import rollout
+from pdeinfl.surrogates.rollout_errors import RolloutErrors, rollout_errors
 from pdeinfl.surrogates.training import TrainingDiverged, train
 from pdeinfl.surrogates.unet import UNet
 from pdeinfl.surrogates.vit import ViT
@@ -19,6 +20,7 @@ from pdeinfl.surrogates.vit import ViT
 __all__ = [
     "CheckpointInfo",
     "History",
+    "RolloutErrors",
     "Surrogate",
     "TrainingDiverged",
     "UNet",
@@ -29,6 +31,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "rollout",
+    "rollout_errors",
     "save_checkpoint",
     "train",
 ]
