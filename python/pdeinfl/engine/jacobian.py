@@ -32,21 +32,22 @@ class Jacobian:
     """``J = ∂ŷ/∂θ`` of a module, applied from either side without being formed.
 
     Each kind of product goes the first of the ways below that the module takes, with one warning where a slower one had
-    to do (`transforms`). What each costs, in forward passes per direction (gradients: per example), one thread of a
-    noisy machine, a UNet of 98 k and a ViT of 32 k parameters on 8 states of 4×32×32, as ranges of two runs:
+    to do (`transforms`). What each costs, in forward passes per direction of twelve at once (gradients: per example), on
+    two virtual cores, the demo's UNet and ViT on 24 states of 4×32×32:
 
-    =========  ==========================  ==========  ==========
-    product    way                         UNet        ViT
-    =========  ==========================  ==========  ==========
-    jvp        forward mode under vmap     3.1–3.6     13–19
-    jvp        a loop of forward mode      6.1–10      10–39
-    jvp        double backward under vmap  5.8–7.2     10–12
-    jvp        a loop of double backward   4.3–5.3     9–11
-    vjp        backward under vmap         2.3–2.9     6.5–7.1
-    vjp        a loop of backward          2.3–2.9     2.1–7.9
-    gradients  vmap over examples          5           13–20
-    gradients  a loop over examples        10–14       43–62
-    =========  ==========================  ==========  ==========
+    =========  ==========================  ====  ====
+    product    way                         UNet  ViT
+    =========  ==========================  ====  ====
+    jvp        forward mode under vmap     0.9   0.8
+    jvp        a loop of forward mode      3.5   2.9
+    jvp        double backward under vmap  3.2   0.9
+    jvp        a loop of double backward   3.3   1.8
+    vjp        vjp under vmap              0.9   0.7
+    vjp        backward under vmap         1.5   0.8
+    vjp        a loop of backward          1.7   1.5
+    gradients  vmap over examples          8     5
+    gradients  a loop over examples        17    19
+    =========  ==========================  ====  ====
 
     Peak memory of a product: its operands and result, plus at most 30 % of the memory free when the object was made
     (or of ``memory_budget``) for activations; chunks are halved when that estimate fails.
