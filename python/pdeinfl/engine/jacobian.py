@@ -32,8 +32,8 @@ class Jacobian:
     """``J = ∂ŷ/∂θ`` of a module, applied from either side without being formed.
 
     Each kind of product goes the first of the ways below that the module takes, with one warning where a slower one had
-    to do (`transforms`). What each costs, in forward passes per direction of twelve at once (gradients: per example), on
-    two virtual cores, the demo's UNet and ViT on 24 states of 4×32×32:
+    to do (`transforms`). What each costs, in forward passes per direction of twelve at once (gradients: per example),
+    on two virtual cores, the demo's UNet and ViT on 24 states of 4×32×32:
 
     =========  ==========================  ====  ====
     product    way                         UNet  ViT
