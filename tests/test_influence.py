@@ -239,6 +239,8 @@ def test_presets_are_the_settings_of_the_published_codes():
     companion = pi.influence(module, batch, "smse", preset="companion")
     settings = companion.settings
     assert (settings["solver"], settings["metric"], companion.damping) == ("span", "mean", 1e-6)
+    paper = pi.influence(module, batch, "smse", preset="paper")
+    assert (paper.settings["solver"], paper.settings["metric"], paper.damping) == ("craigmr", "sum", 1e-4)
 
 
 BATCH = mini_batch(2)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pdeinfl as pi
+from engine_problems import Exact, conv_net, mini_batch
 from pdeinfl.analysis.lie import lie_derivative
 from pdeinfl.analysis.symmetry import Motion, dihedral, equivariance_error, spatial_lie_derivative, third_quartile
 
@@ -130,3 +131,19 @@ def test_refusals():
         Motion(quarter_turns=1)(u[..., :4], NAMES)
     with pytest.raises(ValueError, match="no 'v_y'"):
         Motion()(u[:, :2], ("density", "v_x"))
+
+
+@pytest.mark.parametrize("motion", [Motion(quarter_turns=1), Motion(flip_x=True), Motion(shift_x=2, shift_y=1)])
+def test_influence_on_an_orbit_matches_explicit_jacobians(motion):
+    """``H^g = g_A(g·x, g·y)ᵀ η⁻¹ g_B``, η and g_B those of the unmoved mini-batch (MATH §7)."""
+    module, own = conv_net(), mini_batch(4, sides=(4, 4))
+    moved = motion.on(own)
+    truth = Exact(module, own, response_batch=moved)
+    damping = 1e-2 * truth.top
+    h, room = truth.influence("smse", "smse", damping)
+    for solver in ("dense", "krylov"):
+        result = pi.influence(module, own, "smse", response_batch=moved, metric_batch=own, solver=solver, tol=0.02,
+                              damping=damping, product_dtype="float64")  # fmt: skip
+        got = result["smse", "smse"]
+        assert (np.abs(got - h) <= result.error_bound[0, 0] + room).all()
+    assert not np.allclose(h, pi.influence(module, own, "smse", damping=damping)["smse", "smse"], rtol=1e-3)
