@@ -99,7 +99,7 @@ def measure(n: int, k: int, repeats: int, machine: dict[str, float], threads: in
         "float64 vs torch double": times["torch double"] / times["gram float64"],
         "float64 vs torch.mm": times["torch.mm float32"] / times["gram float64"],
         "float32 fraction of the rate of a large matrix product": triangle / own / machine["flops"],
-                "float32 fraction of read bandwidth": 4 * n * k / own / machine["read"],
+        "float32 fraction of read bandwidth": 4 * n * k / own / machine["read"],
     }
 
 

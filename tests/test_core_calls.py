@@ -128,8 +128,7 @@ LONG_CALLS = {
     ),
     "euler_solve": "_core.euler_solve(np.ones((1, 4, 256, 256)), np.empty((1, 2, 4, 256, 256)), 1e5, 1.4, 0.4, 1, 1)",
     "derivative": (
-        "u = np.ones((1, 1, 64, 2**20), np.float32)\n"
-        "    while True: _core.derivative_into(u, u.copy(), -2, 6, 1.0, 1)"
+        "u = np.ones((1, 1, 64, 2**20), np.float32)\n    while True: _core.derivative_into(u, u.copy(), -2, 6, 1.0, 1)"
     ),
 }
 

@@ -147,8 +147,7 @@ def load_run(root: str | PathLike[str]) -> RunContents:
     histories = {name: _histories(run, name, config["seeds"]) for name in names}
     _, _, test = run.open_data()
     checks = {name: _read_check(run.check(name)) for name in names if run.check(name).is_file()}
-    incompressible = set(test.channel_names) == {"velocity_x", "velocity_y"}
-    equation = "incompressible Navier–Stokes" if incompressible else "compressible Euler"
+    equation = {"CE": "compressible Euler", "NS": "incompressible Navier–Stokes"}.get(test.equation or "", "PDE")
     n_seeds = len(config["seeds"])
     return RunContents(
         title=config["title"] or f"Influence report: {config['name']}",

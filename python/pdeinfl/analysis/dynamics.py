@@ -9,7 +9,7 @@ import numpy as np
 
 from pdeinfl.analysis.aggregation import QUARTILES
 from pdeinfl.analysis.resampling import column_quantiles
-from pdeinfl.analysis.selection import select
+from pdeinfl.analysis.selection import require_same_examples, select
 from pdeinfl.engine.influence_matrix import Influence
 
 
@@ -55,8 +55,7 @@ def training_dynamics(
     means: dict[int, dict[tuple[str, int, int], tuple[float, float]]] = {}
     for result in (results,) if isinstance(results, Influence) else results:
         (h,) = select([result], response, perturbation, "none").values
-        if not result.same_examples:
-            raise ValueError("`results` must respond on the examples that perturb, in the same order; one does not")
+        require_same_examples(result)
         held, key = means.setdefault(result.epoch, {}), (result.run, result.seed, result.mini_batch)
         if key in held:
             raise ValueError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdeinfl.analysis.resampling import percentile_interval, plan
-from pdeinfl.analysis.selection import select
+from pdeinfl.analysis.selection import require_same_examples, select
 from pdeinfl.engine.influence_matrix import Influence, Labels
 
 ResultKey = tuple[str, int, int, int]
@@ -82,8 +82,7 @@ def rollout_link(
         raise ValueError(f"`results` must differ in run, seed, epoch or mini-batch; got two of {twice}")
     points, clusters = [], []
     for result, key, h, cluster in zip(held, keys, selection.values, selection.clusters, strict=True):
-        if not result.same_examples:
-            raise ValueError("`results` must respond on the examples that perturb, in the same order; one does not")
+        require_same_examples(result)
         labels = result.labels
         for (class_id, trajectory), value in _matched(key, errors, labels).items():
             members = np.flatnonzero((labels.class_ids == class_id) & (labels.trajectory_ids == trajectory))

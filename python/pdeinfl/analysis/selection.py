@@ -53,6 +53,16 @@ class Selection:
         return code[:n] + row_class, row_time, code[n:] + column_class, column_time
 
 
+def require_same_examples(result: Influence) -> None:
+    """Refuse a result that has no diagonal.
+
+    Raises:
+        ValueError: its responses are not the perturbed examples in the same order.
+    """
+    if not result.same_examples:
+        raise ValueError("`results` must respond on the examples that perturb, in the same order; one does not")
+
+
 def select(
     results: Influence | Iterable[Influence],
     response: str = "smse",

@@ -178,11 +178,9 @@ class Jacobian:
             out[:, part] = self.transforms.first_that_works("gradients", ways).transpose(0, 1)
 
         per_example = self._activation_bytes(batch) * 2 + k * self.n_parameters * out.element_size() * 2
-        chunk = self._chunks.get("gradients", max(1, min(n, int(self._budget() / per_example), 8)))
+        chunk = self._chunks.get("gradients", max(1, min(int(self._budget() / per_example), 8)))
         with self._products():
-            fitted = chunked(n, chunk, work)
-        if fitted < min(n, chunk):
-            self._chunks["gradients"] = fitted
+            self._in_chunks("gradients", n, chunk, work)
         return out
 
     def jvp(self, batch: MiniBatch, tangents: Tensor) -> Tensor:
@@ -282,11 +280,8 @@ class Jacobian:
                 done = first + part.stop
 
             n = examples.stop - examples.start
-            share = _equal_share(k - first, self._chunks[kind])
             try:
-                fitted = chunked(k - first, share, counted)
-                if fitted < share:
-                    self._chunks[kind] = fitted
+                self._in_chunks(kind, k - first, self._chunks[kind], counted)
                 return
             except MemoryError:
                 if n == 1:
@@ -299,6 +294,14 @@ class Jacobian:
         with self._products():
             for start in range(0, len(batch), n_examples):
                 run(slice(start, min(start + n_examples, len(batch))), 0)
+
+    def _in_chunks(self, kind: str, n: int, most: int, work: Callable[[slice], None]) -> None:
+        """Work on ``range(n)`` in equal shares of at most ``most``; where memory was short, what fitted is kept as this
+        kind's chunk (few items say nothing about how many fit)."""
+        share = _equal_share(n, most)
+        fitted = chunked(n, share, work)
+        if fitted < share:
+            self._chunks[kind] = fitted
 
     def _examples_chunk(self, batch: MiniBatch) -> int:
         bytes_each = self._activation_bytes(batch)

@@ -38,6 +38,11 @@ class Unit:
     checkpoint: Path
 
     @property
+    def is_trained(self) -> bool:
+        """Whether this is the surrogate at the end of its training."""
+        return self.epoch == self.surrogate.training.epochs
+
+    @property
     def key(self) -> Key:
         """Where its result is stored."""
         return Key(self.surrogate.name, self.seed, self.epoch, self.mini_batch)
@@ -76,18 +81,17 @@ def local_device(device: str) -> str | None:
     return device or None
 
 
-def _roll_out(unit: Unit, batch: MiniBatch, run: RunDirectory, device: str) -> bool:
-    """Store the rollout errors of a trained unit (MATH §5) unless valid ones are there; True if it did."""
-    if unit.epoch != unit.surrogate.training.epochs:
-        return False
-    path, digest = run.rollouts(unit.key), sha256(unit.checkpoint)
+def _roll_out(unit: Unit, batch: MiniBatch, run: RunDirectory, device: str, made_from: tuple[str, str]) -> bool:
+    """Store the rollout errors of a trained unit (MATH §5) unless those made from this checkpoint and mini-batch are
+    there; True if it did."""
+    path = run.rollouts(unit.key)
     try:
-        if RolloutErrors.load(path).made_from(digest, batch.sha256()):
+        if RolloutErrors.load(path).made_from(*made_from):
             return False
     except (FileNotFoundError, ValueError):
         pass
     model, _ = load_checkpoint(unit.checkpoint, device=local_device(device))
-    rollout_errors(model, batch, digest).save(path)
+    rollout_errors(model, batch, made_from[0]).save(path)
     return True
 
 
@@ -109,14 +113,17 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         if unit.mini_batch not in batches:
             batches[unit.mini_batch] = _mini_batch(test, unit.mini_batch, settings)
         batch = batches[unit.mini_batch]
-        worked |= _roll_out(unit, batch, run, config.device)
         name = unit.surrogate.name
         if name not in dampings:
             dampings[name] = _resolve(unit.surrogate, config, run, test, n, say)
         damping = dampings[name]
+        response = settings.response if unit.epoch else settings.control_response()
+        made_from = sha256(unit.checkpoint), batch.sha256()
+        if unit.is_trained:
+            worked |= _roll_out(unit, batch, run, config.device, made_from)
         expected = {
-            "checkpoint_sha256": sha256(unit.checkpoint),
-            "mini_batch_sha256": batch.sha256(),
+            "checkpoint_sha256": made_from[0],
+            "mini_batch_sha256": made_from[1],
             "solver": settings.solver,
             "metric": settings.metric,
             "damping": damping,
@@ -124,10 +131,10 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             "product_dtype": "float64" if settings.solver == "dense" else settings.product_dtype,
             "audit": settings.audit,
             "solver_options": options,
-            "response": list(settings.response if unit.epoch else settings.control_response()),
+            "response": list(response),
             "perturbation": list(settings.perturbation),
         }
-        checks = unit.epoch == unit.surrogate.training.epochs and not unit.mini_batch and unit.seed == config.seeds[0]
+        checks = unit.is_trained and not unit.mini_batch and unit.seed == config.seeds[0]
         check_file = run.check(unit.surrogate.name)
         wants_check = settings.checks and checks and not _holds(check_file, {"influence": expected})
         if store.has(unit.key, expected) and not wants_check:
@@ -136,7 +143,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         result = influence(
             model,
             batch,
-            settings.response if unit.epoch else settings.control_response(),
+            response,
             settings.perturbation,
             settings.solver,
             damping,

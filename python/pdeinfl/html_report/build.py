@@ -22,6 +22,7 @@ from pdeinfl.html_report.further_figures import further_figures
 from pdeinfl.html_report.measures import (
     ReportOptions,
     counts,
+    holds_pair,
     longest_lag,
     measure,
     meets_tolerance,
@@ -59,9 +60,8 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
     if not results:
         raise ValueError("`results` must hold at least one surrogate; got none: run the influence stage")
     options = _fitting(options or ReportOptions(), next(iter(results.values()))[0])
-    pair = (options.response, options.perturbation)
     kept = {name: list(held) for name, held in run.controls.items() if held and name in results}
-    controls = {name: held for name, held in kept.items() if all(_holds(r, pair) for r in held)}
+    controls = {name: held for name, held in kept.items() if all(holds_pair(r, options) for r in held)}
     curves, control_curves, summaries = {}, {}, []
     for name, held in results.items():
         own, control = _paths(held, controls.get(name, []), options)
@@ -90,7 +90,7 @@ def build_content(run: RunContents, options: ReportOptions | None = None) -> Rep
         figures=tuple(drawn),
         tables=tuple(tables),
         command=run.command,
-        notes=(*run.notes, *(_left_out(name, pair) for name in kept if name not in controls)),
+        notes=(*run.notes, *(_left_out(name, options) for name in kept if name not in controls)),
     )
 
 
@@ -105,14 +105,10 @@ def _fitting(options: ReportOptions, result: Influence) -> ReportOptions:
     )
 
 
-def _holds(result: Influence, pair: tuple[str, str]) -> bool:
-    return pair[0] in result.response_names and pair[1] in result.perturbation_names
-
-
-def _left_out(name: str, pair: tuple[str, str]) -> str:
+def _left_out(name: str, options: ReportOptions) -> str:
     return (
-        f"The untrained control of {name} is left out of the comparison: it does not hold the response {pair[0]} to "
-        f"the perturbation {pair[1]}."
+        f"The untrained control of {name} is left out of the comparison: it does not hold the response "
+        f"{options.response} to the perturbation {options.perturbation}."
     )
 
 

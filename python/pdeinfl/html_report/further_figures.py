@@ -11,7 +11,7 @@ from pdeinfl.analysis.rollout_link import Correlation, RolloutLink, rollout_link
 from pdeinfl.engine.result import Influence
 from pdeinfl.engine.store import Key
 from pdeinfl.html_report.content import ReportFigure, Table
-from pdeinfl.html_report.measures import ReportOptions, meets_tolerance
+from pdeinfl.html_report.measures import ReportOptions, holds_pair, meets_tolerance
 from pdeinfl.html_report.number_format import decimal, plural
 from pdeinfl.run_contents import RunContents
 
@@ -35,7 +35,7 @@ def further_figures(
 def _at_all_epochs(run: RunContents, name: str, options: ReportOptions) -> list[Influence]:
     """Influences of a surrogate at every epoch that hold the pair of observables; none with fewer than 3 epochs."""
     every = (*run.controls.get(name, ()), *run.between.get(name, ()), *run.results[name])
-    held = [r for r in every if options.response in r.response_names and options.perturbation in r.perturbation_names]
+    held = [r for r in every if holds_pair(r, options)]
     return held if len({r.epoch for r in held}) >= MIN_EPOCHS and all(r.same_examples for r in held) else []
 
 

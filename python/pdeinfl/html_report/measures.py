@@ -74,6 +74,11 @@ def _estimate(found: FoundEstimate) -> Estimate:
     return Estimate(found.value, found.low, found.high, text if has_interval else "", "" if has_interval else text)
 
 
+def holds_pair(result: Influence, options: ReportOptions) -> bool:
+    """Whether a result holds the pair of observables that the answer is about."""
+    return options.response in result.response_names and options.perturbation in result.perturbation_names
+
+
 def meets_tolerance(result: Influence, options: ReportOptions) -> bool:
     """Whether the certified error of the pair of observables that the answer is about meets its tolerance, and no audit
     contradicts it."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from pdeinfl import figures
 from pdeinfl.analysis import aggregation
+from pdeinfl.data.channels import equation_of
 from pdeinfl.engine.result import Influence
 from pdeinfl.figures import DampingCurve
 from pdeinfl.figures.style import style_sentence
@@ -46,8 +47,7 @@ def _n_examples(results: Results) -> int | None:
 
 def distance_bins(style: str, channel_names: Sequence[str]) -> dict[str, int]:
     """Bins of the distance decay that differ from the style's own: the later code's for Navier–Stokes (MATH §5)."""
-    incompressible = set(channel_names) == {"velocity_x", "velocity_y"}
-    return {"n_bins": 15, "overlap": 2} if incompressible and style == "pooled" else {}
+    return {"n_bins": 15, "overlap": 2} if equation_of(channel_names) == "NS" and style == "pooled" else {}
 
 
 def influence_figures(
