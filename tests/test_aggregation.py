@@ -232,6 +232,16 @@ def test_trajectory_ids_may_repeat_across_classes():
     np.testing.assert_array_equal(pi.two_time(same).median, pi.two_time(distinct).median)
 
 
+def test_results_with_the_same_label_are_refused():
+    one = make()
+    with pytest.raises(
+        ValueError, match=r"`results` must differ in run, seed, epoch or mini-batch; got two of .*mini_batch=k"
+    ):
+        pi.lag_profile([one, make(mini_batch=1), one])
+    later = replace(one, epoch=one.epoch + 1)
+    assert pi.lag_profile([one, later]).interval == pi.lag_profile([one]).interval, "epochs are no second mini-batch"
+
+
 def test_interval_needs_three_mini_batches():
     got = pi.class_transfer(many(4, 2), n_bootstrap=20)
     assert "at least 3 mini-batches" in got.interval

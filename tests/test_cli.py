@@ -136,7 +136,7 @@ def test_inspect_says_what_is_wrong(call, data, tmp_path):
     code, out, err = call("inspect", tmp_path / "CE-CRP.nc")
     assert code == 2
     assert "density holds NaN" in out
-    assert "problem(s) found" in err
+    assert "1 problem found" in err
 
 
 def test_check(call, data, tmp_path):
@@ -190,7 +190,7 @@ def test_demo_of_either_equation_runs_its_own_configuration(call, monkeypatch, t
     monkeypatch.setattr("pdeinfl.experiment.run_experiment", record)
     assert call("demo")[0] == 0
     assert call("demo", "--equation", "NS", "--out", tmp_path)[0] == 0
-    commands = [f"pdeinfl demo --equation {equation}" for equation in ("CE", "NS")]
+    commands = ["pdeinfl demo --equation CE", f"pdeinfl demo --equation NS --out {tmp_path}"]
     assert asked == [("CE", "runs/demo", commands[0]), ("NS", str(tmp_path), commands[1])]
 
 

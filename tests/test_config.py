@@ -122,3 +122,11 @@ def test_files(tmp_path):
         load_config(path)
     path.write_text('[surrogates.a]\nkind = "ViT"\n')
     assert load_config(path).name == "mine"
+
+
+def test_what_responds_by_default_is_that_of_the_equation():
+    surrogates = {"surrogates": {"a": {"kind": "ViT"}}}
+    assert parse_config(surrogates).influence.response == ("smse", "mass", "energy")
+    flow = {**surrogates, "data": {"equation": "NS", "classes": ["BB"]}}
+    assert parse_config(flow).influence.response == ("smse", "kinetic_energy", "enstrophy")
+    assert parse_config({**flow, "influence": {"response": ["smse"]}}).influence.response == ("smse",)

@@ -180,6 +180,50 @@ def test_advice_follows_from_what_is_undecided():
     assert "narrow" not in one_class
 
 
+def test_no_verdict_where_the_untrained_network_reads_the_same_or_nothing_was_learned():
+    def quantity(*trained_and_untrained):
+        trained, untrained = (Estimate(v, low, high, KIND) for v, low, high in trained_and_untrained)
+        return Quantity(trained, untrained)
+
+    time, locking = quantity((2.1, 1.8, 2.5), (2.0, 1.5, 2.2)), quantity((0.9, 0.8, 1.0), (0.85, 0.7, 0.95))
+    same = wording.meaning(summary_of(coherence_time=time, class_locking=locking))
+    assert "neither number can be told apart from the untrained network's" in same
+    assert "looks like" not in same
+    moved = summary_of(coherence_time=time, class_locking=quantity((0.9, 0.8, 1.0), (0.3, 0.2, 0.4)))
+    assert "looks like" in wording.meaning(moved)
+    poor = wording.meaning(replace(moved, one_step_error=0.9, untrained_error=1.0))
+    assert "hardly below the untrained network's" in poor
+    assert "looks like" not in poor
+    good = replace(moved, one_step_error=0.1, untrained_error=1.0)
+    assert "looks like" in wording.meaning(good)
+    assert wording.error_text(good) == "SMSE 0.1 on the mini-batches examined; the untrained network's is 1"
+    assert wording.error_text(moved) == ""
+
+
+def test_the_one_step_error_is_that_of_the_results(tmp_path):
+    trained = [replace(r, losses=np.full(18, 0.1 * (k + 1))) for k, r in enumerate(many())]
+    control = replace(by_hand(), epoch=0, losses=np.full(18, 4.0))
+    built = build_content(run_of({"UNet": trained}, controls={"UNet": [control]}), OPTIONS)
+    assert built.summaries[0].one_step_error == pytest.approx(0.35)
+    assert built.summaries[0].untrained_error == 4.0
+    assert "SMSE 0.35 on the mini-batches examined; the untrained network's is 4" in read(built, tmp_path)[1].text
+
+
+@pytest.mark.parametrize(("radius", "shown"), [(0.25, "0.25"), (512.0, "≥ 512")])
+def test_a_trust_radius_at_the_end_of_the_ladder_is_a_lower_bound(radius, shown):
+    steps_tried = np.array([512.0, 256.0, 1.0, 0.5])
+    check = figures.ResponseCheck(
+        np.ones(3), np.ones(3), steps_tried, steps_tried[:, None] ** 2, 2.0, radius, ("smse",)
+    )
+    table = response_check_table({"UNet": check})
+    assert table.rows[0][-1] == shown
+    assert "own smse" in table.note
+    right = figures.response_check({"UNet": check}).axes[1]
+    text = right.get_legend().get_texts()[0].get_text()
+    assert text.endswith("≥ 512" if radius == 512 else "0.25")
+    assert any(np.ptp(np.asarray(line.get_xdata(), dtype=float)) == 0 for line in right.lines) == (radius != 512)
+
+
 def test_without_an_interval_the_reason_is_given():
     estimate = Estimate(2.04, reason="only 2 mini-batches")
     summary = summary_of(coherence_time=Quantity(estimate))
@@ -549,7 +593,7 @@ def test_bins_of_the_equation_and_lags_of_the_style(names, n_bins):
     axes = next(f for f in paper.figures if f.stem == "lag_profile").figure.axes[0]
     assert max(line.get_xdata()[-1] for line in axes.lines if line.get_xdata()[0] < 0) <= 8
     aggregated = next(t for t in paper.tables if t.title == "Settings").rows
-    assert any("lags to 8" in cell for row in aggregated for cell in row)
+    assert any(f"lags to {paper.summaries[0].max_lag}" in cell for row in aggregated for cell in row)
 
 
 def test_channel_blocks_only_where_they_cover_all_channels():

@@ -442,3 +442,32 @@ def test_labelled_data_without_xarray_say_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(ImportError, match=r"`to_xarray` needs xarray: pip install 'pdeinfl\[xarray\]'"):
         exactly(conv_net(), mini_batch(2)).to_xarray()
+
+
+@pytest.mark.parametrize(
+    ("channels", "names"),
+    [(4, ("smse", "mass", "energy")), (2, ("smse", "kinetic_energy", "enstrophy")), (3, ("smse",))],
+)
+def test_what_responds_by_default_is_what_the_channels_have(channels, names):
+    batch = mini_batch(3, channels=channels)
+    result = pi.influence(conv_net(channels=channels), batch, damping=pi.Damping.relative(1e-1))
+    assert result.response_names == names
+
+
+@pytest.mark.parametrize(
+    ("device", "match"), [("cudda", "`device` must name a device"), ("cuda:77", "this machine has")]
+)
+def test_devices_that_are_not_there_are_refused(device, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        pi.influence(conv_net(), mini_batch(2), device=device)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_name_or_damping_where_several_belong_is_refused():
+    result = pi.influence(conv_net(), mini_batch(2), "smse", damping=pi.Damping.relative(1e-1))
+    with pytest.raises(KeyError, match=r'result\["smse", "smse"\]'):
+        result["smse"]
+    for one in (5.0, pi.Damping.relative(0.1), "1e-3"):
+        with pytest.raises(ValueError, match="`dampings` must be a list"):
+            result.at_damping(one)
+    assert len(result.at_damping(np.array([1.0, 2.0]))) == 2

@@ -21,6 +21,14 @@ def test_labels_are_integers_and_names_have_defaults():
     assert pi.MiniBatch(X[:, :3], X[:, :3], **LABELS).channel_names == ("channel 0", "channel 1", "channel 2")
 
 
+def test_it_prints_on_one_line():
+    text = repr(pi.MiniBatch(X, X, **LABELS))
+    assert text == (
+        "MiniBatch(3 transitions of 2 trajectories, 4 x 2 x 2; classes class 0, class 1; "
+        "channels density, momentum_x, momentum_y, energy)"
+    )
+
+
 @pytest.mark.parametrize("sides", [(5,), (3, 4), (2, 3, 2)])
 def test_states_have_one_to_three_space_axes(sides):
     assert mini_batch(2, channels=2, sides=sides).inputs.shape == (2, 2, *sides)
@@ -78,6 +86,7 @@ REFUSALS = {
     "negative": ({"class_ids": [0, -1, 0]}, "`class_ids` must be non-negative; got -1"),
     "names": ({"class_names": ("RP",)}, "`class_names` must name every class: ids reach 1, got 1 names"),
     "channels": ({"channel_names": ("a",)}, "`channel_names` must name the 4 target channels; got 1"),
+    "twice": ({"times": [1, 1, 1]}, r"examples 0 and 2 have the same class, trajectory and time \(0, 0, 1\)"),
     "extras": ({"extras": (torch.zeros(2),)}, r"`extras\[0\]` must have length 3, one entry per example; got 2"),
 }
 

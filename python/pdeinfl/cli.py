@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,7 @@ from typing import Any
 
 import click
 
-RESPONSES = ("smse", "mass", "energy", "kinetic_energy", "enstrophy")
-"""Observables that a response check looks at, where they exist."""
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -34,18 +34,22 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/demo or runs/demo_ns]")
+@click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/demo or runs/demo_ns]")
 @click.option("--equation", type=click.Choice(["CE", "NS"]), default="CE", show_default=True)
 def demo(out: Path | None, equation: str) -> None:
     """The whole job, small: simulate, train two surrogates, influence, report (about five minutes on two cores)."""
     name = "demo" if equation == "CE" else "demo_ns"
+    from pdeinfl.experiment import parse_config, run_experiment
+    from pdeinfl.experiment.config import tomllib
+
     text = resources.files("pdeinfl.configs").joinpath(f"{name}.toml").read_text()
-    _run(text, out or Path("runs") / name, f"pdeinfl demo --equation {equation}", name)
+    config = parse_config(tomllib.loads(text), name)
+    run_experiment(config, out or Path("runs") / name, command=_command("demo", "--equation", equation, out=out))
 
 
 @cli.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
+@click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
 @click.option("--stages", callback=_names, help="Some of data,train,influence,report.  [default: all]")
 def run(config: Path, out: Path | None, stages: tuple[str, ...] | None) -> None:
     """Run CONFIG.toml: every stage that is not there yet. Under torchrun or a SLURM array, processes share the work."""
@@ -57,14 +61,12 @@ def run(config: Path, out: Path | None, stages: tuple[str, ...] | None) -> None:
         raise click.UsageError(f"unknown stage {sorted(unknown)[0]!r}; stages are {', '.join(STAGES)}")
     loaded = load_config(config)
     folder = out or Path("runs") / loaded.name
-    run_experiment(loaded, folder, stages=stages or STAGES, command=f"pdeinfl run {config}")
+    run_experiment(loaded, folder, stages=stages or STAGES, command=_command("run", config, out=out))
 
 
-def _run(text: str, out: Path, command: str, name: str) -> None:
-    from pdeinfl.experiment import parse_config, run_experiment
-    from pdeinfl.experiment.config import tomllib
-
-    run_experiment(parse_config(tomllib.loads(text), name), out, command=command)
+def _command(*words: object, out: Path | None) -> str:
+    """What the user typed, for the report."""
+    return shlex.join(["pdeinfl", *map(str, words), *(["--out", str(out)] if out else [])])
 
 
 @cli.command()
@@ -79,7 +81,7 @@ def _run(text: str, out: Path, command: str, name: str) -> None:
 @click.option("--part-size", type=click.IntRange(1), help="Trajectories of a file.  [default: all of a class]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @click.option("--device", help="NS: where to compute, such as cuda.  [default: cpu]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the files, one per class.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the files, one per class.")
 def simulate(
     equation: str,
     classes: tuple[str, ...],
@@ -122,7 +124,7 @@ def simulate(
 
 @cli.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
+@click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
 def train(config: Path, out: Path | None) -> None:
     """Train the surrogates of CONFIG.toml (with its data); resumes what was interrupted."""
     _stages(config, out, ("data", "train"), "train")
@@ -130,7 +132,7 @@ def train(config: Path, out: Path | None) -> None:
 
 @cli.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
+@click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
 def influence(config: Path, out: Path | None) -> None:
     """Compute the influences of CONFIG.toml from its checkpoints; resumes what was interrupted."""
     _stages(config, out, ("influence",), "influence")
@@ -140,17 +142,17 @@ def _stages(config: Path, out: Path | None, stages: tuple[str, ...], command: st
     from pdeinfl.experiment import load_config, run_experiment
 
     loaded = load_config(config)
-    run_experiment(loaded, out or Path("runs") / loaded.name, stages=stages, command=f"pdeinfl {command} {config}")
+    run_experiment(loaded, out or Path("runs") / loaded.name, stages=stages, command=_command(command, config, out=out))
 
 
 @cli.command()
 @click.argument("run_directory", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the page.  [default: RUN_DIRECTORY/report]")
+@click.option("--out", type=FOLDER, help="Folder of the page.  [default: RUN_DIRECTORY/report]")
 def report(run_directory: Path, out: Path | None) -> None:
     """Write the report of a run: figures (PNG, PDF) and one HTML page that opens offline."""
     from pdeinfl.html_report import report as write_report
 
-    click.echo(str(write_report(run_directory, out)))
+    click.echo(str(write_report(run_directory, out, progress=True)))
 
 
 @cli.command()
@@ -178,18 +180,20 @@ def check(
     from pdeinfl.data.readers import open_trajectories
     from pdeinfl.engine.damping import Damping
     from pdeinfl.engine.influence_matrix import influence as compute
-    from pdeinfl.observables.registry import available
     from pdeinfl.surrogates.checkpoint import load_checkpoint
 
     model, _ = load_checkpoint(checkpoint)
     batch = open_trajectories(list(data)).mini_batch(mini_batch, n_transitions=transitions)
-    response = response or tuple(name for name in RESPONSES if name in available(batch.channel_names))
     result = compute(model, batch, response, damping=Damping.relative(relative_damping), tol=tol, progress=True)
     found = response_check(model, batch, result)
     click.echo(f"observed order                 {found.order:.2f}  (2: truncation of the central difference)")
     click.echo(f"difference from -H             {found.relative_difference:.2e}  relative, of the worst observable")
     click.echo(f"certified error of H           {result.relative_error.max():.2e}")
-    click.echo(f"trust radius (1: whole step)   {found.trust_radius:g}")
+    bound = ">= " if found.trust_radius >= max(found.steps) else ""
+    note = "largest step tried, " if bound else ""
+    click.echo(
+        f"trust radius                   {bound}{found.trust_radius:g}  ({note}{found.observables[0]}; 1: whole step)"
+    )
     for k, j in enumerate(found.perturbations):
         label = result.perturbation_labels
         where = f"{label.class_names[label.class_ids[j]]}, time {label.times[j]}"
@@ -219,7 +223,7 @@ def inspect(file: tuple[Path, ...], figure: Path | None) -> None:
         click.echo(text)
         n_faults += faults
     if n_faults:
-        raise ValueError(f"{n_faults} problem(s) found, listed above")
+        raise ValueError(f"{n_faults} problem{'s' if n_faults > 1 else ''} found, listed above")
 
 
 @cli.command()

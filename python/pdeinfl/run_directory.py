@@ -227,9 +227,9 @@ def _samples(run: RunDirectory, names: list[str], config: dict[str, Any], test: 
 
 def _settings(config: dict[str, Any], histories: dict[str, list[History]]) -> dict[str, str]:
     data = config["data"]
+    preset = f"preset {data['preset']}, " if data["equation"] == "CE" else ""
     source = ", ".join(data["path"]) or (
-        f"simulated, {data['per_class']} trajectories per class, {data['steps']} steps, preset {data['preset']}, "
-        f"seed {data['seed']}"
+        f"simulated, {data['per_class']} trajectories per class, {data['steps']} steps, {preset}seed {data['seed']}"
     )
     out = {"Trajectories": source, "Seeds": ", ".join(map(str, config["seeds"]))}
     for s in config["surrogates"]:

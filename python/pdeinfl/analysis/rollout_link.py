@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdeinfl.analysis.resampling import percentile_interval, plan
-from pdeinfl.analysis.selection import require_same_examples, select
+from pdeinfl.analysis.selection import ResultKey, require_same_examples, select
 from pdeinfl.engine.influence_matrix import Influence, Labels
 
-ResultKey = tuple[str, int, int, int]
-"""(run, seed, epoch, mini-batch) of a result."""
 MIN_POINTS = 3
 
 
@@ -65,7 +63,7 @@ def rollout_link(
         results: influences of one surrogate over seeds × mini-batches, responses on the perturbed examples.
         errors: ``{(run, seed, epoch, mini_batch): {(class_id, trajectory_id): error}}``: for each result the error of
             every trajectory in it, and of no other, infinite where the rollout blew up; further results are passed
-            over. `pdeinfl.surrogates.rollout_errors` computes them.
+            over. ``pi.surrogates.rollout_errors(model, batch).at(horizon)`` is the inner mapping of one result.
         response, perturbation: names of observables.
         n_bootstrap, bootstrap_seed: resamples of (seed, mini-batch) for 95 % intervals, and their seed. A correlation
             that is undefined in more than half of the resamples has none.
@@ -77,9 +75,6 @@ def rollout_link(
     held = (results,) if isinstance(results, Influence) else tuple(results)
     selection = select(held, response, perturbation, "none")
     keys = [(r.run, r.seed, r.epoch, r.mini_batch) for r in held]
-    if len(set(keys)) < len(keys):
-        twice = next(key for k, key in enumerate(keys) if key in keys[:k])
-        raise ValueError(f"`results` must differ in run, seed, epoch or mini-batch; got two of {twice}")
     points, clusters = [], []
     for result, key, h, cluster in zip(held, keys, selection.values, selection.clusters, strict=True):
         require_same_examples(result)

@@ -11,6 +11,8 @@ from pdeinfl.analysis.standardization import standardize_values
 from pdeinfl.engine.influence_matrix import Influence, Labels
 
 LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+ResultKey = tuple[str, int, int, int]
+"""(run, seed, epoch, mini-batch) of a result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +76,14 @@ def select(
     An iterable is consumed one result at a time and only the block is kept, so results may stream from a store.
 
     Raises:
-        ValueError: nothing given, an observable that a result lacks, class names that differ, or a standardisation
-            that a block cannot take.
+        ValueError: nothing given, an observable that a result lacks, class names that differ, two results of the same
+            run, seed, epoch and mini-batch, or a standardisation that a block cannot take.
     """
     blocks: list[np.ndarray] = []
     losses: list[np.ndarray | None] = []
-    rows, columns, distances, keys = [], [], [], []
+    rows, columns, distances = [], [], []
+    keys: list[ResultKey] = []
+    seen: set[ResultKey] = set()
     names: tuple[str, ...] | None = None
     for result in (results,) if isinstance(results, Influence) else results:
         if not isinstance(result, Influence):
@@ -99,22 +103,31 @@ def select(
         rows.append(result.response_labels)
         columns.append(result.perturbation_labels)
         distances.append(result.input_distance)
-        keys.append(((result.run, result.seed), result.mini_batch))
+        key = (result.run, result.seed, result.epoch, result.mini_batch)
+        if key in seen:
+            raise ValueError(
+                f"`results` must differ in run, seed, epoch or mini-batch; got two of {key}: label each "
+                "with `pi.influence(..., mini_batch=k)`, or `seed`, `epoch`, `run`"
+            )
+        keys.append(key)
+        seen.add(key)
     if names is None:
         raise ValueError("`results` is empty: give at least one Influence")
     values, n_masked = _standardize(blocks, losses, standardize)
-    clusters = sorted(set(keys))
+    # Epochs of one mini-batch are not independent: they are resampled together.
+    cluster_keys = [(run, seed, mini_batch) for run, seed, _, mini_batch in keys]
+    clusters = sorted(set(cluster_keys))
     numbers = {key: k for k, key in enumerate(clusters)}
-    seeds = sorted({seed for seed, _ in clusters})
+    seeds = sorted({key[:2] for key in clusters})
     seed_numbers = {seed: k for k, seed in enumerate(seeds)}
     return Selection(
         values=values,
         rows=rows,
         columns=columns,
         distances=distances,
-        clusters=np.array([numbers[key] for key in keys], dtype=np.int64),
-        seeds=np.array([seed_numbers[seed] for seed, _ in keys], dtype=np.int64),
-        group_sizes=tuple(sum(seed == other for other, _ in clusters) for seed in seeds),
+        clusters=np.array([numbers[key] for key in cluster_keys], dtype=np.int64),
+        seeds=np.array([seed_numbers[key[:2]] for key in keys], dtype=np.int64),
+        group_sizes=tuple(sum(seed == other[:2] for other in clusters) for seed in seeds),
         class_names=names,
         n_masked=n_masked,
     )

@@ -40,6 +40,17 @@ def _fields(name: str, values: Any) -> torch.Tensor:
     return tensor.detach()
 
 
+def _refuse_repeated(*labels: np.ndarray) -> None:
+    seen: dict[tuple[int, ...], int] = {}
+    for k, example in enumerate(zip(*(a.tolist() for a in labels), strict=True)):
+        if example in seen:
+            raise ValueError(
+                f"examples {seen[example]} and {k} have the same class, trajectory and time {example}: drop one, or "
+                "number trajectories apart (copies of a trajectory, too)"
+            )
+        seen[example] = k
+
+
 @dataclass(frozen=True, eq=False, init=False)
 class MiniBatch:
     """Transitions ``x_i -> y_i`` with the labels that the analysis groups by (MATH: an example ``i = (n, t)``).
@@ -57,7 +68,8 @@ class MiniBatch:
         extras: tensors of length ``n`` handed to the module after the state (time step, class, …).
 
     Raises:
-        ValueError: an array has the wrong shape or dtype, holds NaN or infinity, or there is no example.
+        ValueError: an array has the wrong shape or dtype, holds NaN or infinity, two examples have one class,
+            trajectory and time, or there is no example.
     """
 
     inputs: torch.Tensor
@@ -89,6 +101,7 @@ class MiniBatch:
         put(self, "targets", targets)
         for name, values in (("class_ids", class_ids), ("trajectory_ids", trajectory_ids), ("times", times)):
             put(self, name, _labels(name, values, n))
+        _refuse_repeated(self.class_ids, self.trajectory_ids, self.times)
         n_classes = int(self.class_ids.max()) + 1
         if int(self.class_ids.min()) < 0:
             raise ValueError("`class_ids` must be non-negative; got " + str(int(self.class_ids.min())))
@@ -110,6 +123,14 @@ class MiniBatch:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.targets.shape[1:]))
+        n_trajectories = len(np.unique(np.stack([self.class_ids, self.trajectory_ids]), axis=1).T)
+        return (
+            f"MiniBatch({len(self)} transitions of {n_trajectories} trajectories, {shape}; classes "
+            f"{', '.join(self.class_names)}; channels {', '.join(self.channel_names)})"
+        )
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> MiniBatch:
         """The same examples with fields on another device or in another floating-point dtype."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pdeinfl.data.trajectories import Trajectories
+from pdeinfl.devices import check_device
 
 Batch = tuple[Tensor, Tensor]
 
@@ -66,7 +67,7 @@ def stream_batches(
         raise ValueError(f"`traj` holds no transitions: {len(traj)} trajectories of {traj.n_times} snapshots")
     if cache_dtype is not None:
         traj = traj.cached(cache_dtype)
-    where = torch.device("cpu") if device is None else torch.device(device)
+    where = check_device("device", device)
     generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     if traj.in_memory:
         batches = _from_memory(traj, batch_size, generator, rank, world_size)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, SupportsFloat, TypeGuard
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Damping:
         return cls(float(value), True)
 
     @classmethod
-    def of(cls, damping: float | Damping) -> Damping:
+    def of(cls, damping: Any) -> Damping:
         """A `Damping` from itself or from an absolute number.
 
         Raises:
@@ -40,11 +42,15 @@ class Damping:
         """
         if isinstance(damping, cls):
             return damping
-        try:
-            return cls.absolute(float(damping))  # type: ignore[arg-type]
-        except TypeError:
-            raise ValueError(f"`damping` must be a number or a `pi.Damping`; got {type(damping).__name__}") from None
+        if isinstance(damping, (str, bytes)) or not isinstance(damping, SupportsFloat):
+            raise ValueError(f"`damping` must be a number or a `pi.Damping`; got {damping!r}")
+        return cls.absolute(float(damping))
 
     def resolve(self, lambda_max: float) -> float:
         """The absolute λ for a metric whose largest eigenvalue is ``lambda_max``."""
         return self.value * lambda_max if self.is_relative else self.value
+
+
+def is_listed(dampings: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether these are several dampings rather than one."""
+    return isinstance(dampings, Iterable) and not isinstance(dampings, (str, bytes))

@@ -246,6 +246,8 @@ class GradientWriter:
             OSError: the disk is full; the rows that were whole stay so, and the writer goes on where they end.
         """
         store = self.store
+        if isinstance(keys, str):
+            raise ValueError(f"`keys` must be a list of names, one per row; got the string {keys!r}")
         if tuple(gradients.shape) != (len(keys), store.n_parameters):
             raise ValueError(
                 f"`gradients` must have shape ({len(keys)}, {store.n_parameters}); got {tuple(gradients.shape)}"

@@ -16,7 +16,7 @@ from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.audit import Audit, audit_solutions, spread
 from pdeinfl.engine.basis import inner
 from pdeinfl.engine.certificate import Certified, relative_error, rounding_factor
-from pdeinfl.engine.damping import Damping
+from pdeinfl.engine.damping import Damping, is_listed
 from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict, residuals
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.memory import free_memory
@@ -26,7 +26,7 @@ from pdeinfl.engine.result import Influence, Labels
 from pdeinfl.engine.solvers import SOLVERS, Problem, SketchProblem, Solution, check_options, solve
 from pdeinfl.engine.spectrum import effective_dof
 from pdeinfl.engine.threads import num_threads, thread_limit
-from pdeinfl.observables import SMSE, Observable, resolve_all
+from pdeinfl.observables import SMSE, Observable, default_responses, resolve_all
 
 __all__ = ["PRESETS", "Influence", "Labels", "influence"]
 
@@ -42,7 +42,7 @@ DEFAULT_DAMPING = Damping.relative(1e-3)
 def influence(
     model: nn.Module,
     batch: MiniBatch,
-    response: Observables = ("smse", "mass", "energy"),
+    response: Observables | None = None,
     perturbation: Observables = ("smse",),
     solver: str = "krylov",
     damping: float | Damping | Sequence[float | Damping] = DEFAULT_DAMPING,
@@ -85,7 +85,9 @@ def influence(
     Args:
         model: any module that maps ``(n, C, X, Y)`` (and the mini-batch's extras) to the next state.
         batch: the perturbations; also the responses and the metric unless given apart.
-        response, perturbation: a name, an observable, a user callable ``(pred, target, input) -> (n,)``, or a tuple.
+        response, perturbation: a name, an observable, a user callable ``(pred, target, input) -> (n,)``, or a tuple;
+            by default ``smse`` perturbs and `pdeinfl.observables.default_responses` of the channels respond (``smse``,
+            ``mass``, ``energy`` for compressible Euler).
         solver: ``krylov``, ``dense``, ``cg``, ``span``, ``craigmr``, or ``sketch`` for thousands of examples, whose
             bound is an estimate; its own options as further keywords (``rtol``, ``nystrom_rank``, ``max_products``,
             ``probes``, ``directory``, …).
@@ -141,13 +143,13 @@ def influence(
         )
     products = "float64" if solver == "dense" else _product_dtype(product_dtype)
     dtype = torch.float64 if products == "float64" else torch.float32
-    given = damping if isinstance(damping, Sequence) else (damping,)
-    dampings = tuple(Damping.of(d) for d in given)
+    dampings = tuple(Damping.of(d) for d in (damping if is_listed(damping) else (damping,)))
     if not dampings:
         raise ValueError("`damping` is empty: give at least one")
     response_batch = batch if response_batch is None else response_batch
     metric_batch = batch if metric_batch is None else metric_batch
     perturbation_observables = resolve_all(perturbation, batch.channel_names)
+    response = default_responses(response_batch.channel_names) if response is None else response
     response_observables = resolve_all(response, response_batch.channel_names, beside=perturbation_observables)
     report = _reporter(progress)
 

@@ -14,6 +14,7 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pdeinfl.data.mini_batch import MiniBatch
+from pdeinfl.devices import check_device
 from pdeinfl.engine.memory import chunked, free_memory
 from pdeinfl.engine.parameters import FlatParameters, evaluation_mode
 from pdeinfl.engine.precision import float32_products, float64_throughout
@@ -74,7 +75,7 @@ class Jacobian:
             raise ValueError(f"`model` must be a torch.nn.Module; got {type(module).__name__}")
         if device is None:
             device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        self.device = torch.device(device)
+        self.device = check_device("device", device)
         self.parameters = FlatParameters(module, patterns, self.device, dtype)
         self.dtype = dtype
         self.products = products

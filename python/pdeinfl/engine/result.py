@@ -13,7 +13,7 @@ from pdeinfl import _core
 from pdeinfl.data.labelled_arrays import import_xarray
 from pdeinfl.engine.audit import Audit
 from pdeinfl.engine.certificate import DampingPath, rounding_factor
-from pdeinfl.engine.damping import Damping
+from pdeinfl.engine.damping import Damping, is_listed
 from pdeinfl.engine.sketch_path import SketchPath
 
 
@@ -210,6 +210,8 @@ class Influence:
 
     def __getitem__(self, pair: tuple[str, str]) -> np.ndarray:
         """The block of one ``(response, perturbation)`` pair, ``(n_response, n_perturbation)``."""
+        if isinstance(pair, str) or len(pair) != 2:
+            raise KeyError(f'name a response and a perturbation, as in result["smse", "smse"]; got {pair!r}')
         return self.values[self.pair_index(*pair)]
 
     def at_damping(self, dampings: Sequence[float | Damping]) -> list[Influence]:
@@ -223,6 +225,8 @@ class Influence:
         """
         if self.path is None:
             raise ValueError("this influence has no damping path: it was built from arrays, not by `pi.influence`")
+        if not is_listed(dampings):
+            raise ValueError(f"`dampings` must be a list of numbers or `pi.Damping`s; got {dampings!r}")
         out = []
         for damping in dampings:
             value = Damping.of(damping).resolve(self.lambda_max)

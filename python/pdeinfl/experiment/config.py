@@ -9,10 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from pdeinfl.data.mini_batch import NS_CHANNELS
 from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.metric import METRICS
 from pdeinfl.engine.precision import PRODUCT_DTYPES
 from pdeinfl.engine.solvers import SOLVERS
+from pdeinfl.observables import default_responses
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,7 +57,7 @@ class TrainingConfig:
 @dataclass(frozen=True)
 class InfluenceConfig:
     """Which influences are computed. ``damping`` is absolute; otherwise ``relative_damping`` counts; ``audit``
-    perturbations of each are checked with float64 products."""
+    perturbations of each are checked with float64 products. ``response`` is by default that of the equation."""
 
     response: tuple[str, ...] = ("smse", "mass", "energy")
     perturbation: tuple[str, ...] = ("smse",)
@@ -146,7 +148,9 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     seeds = _convert(tuple[int, ...], "run.seeds", run.get("seeds", [10, 35, 42]))
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"run.seeds must be different integers, at least one; got {list(seeds)}")
-    influence = _table(InfluenceConfig, "influence", content.get("influence", {}))
+    data = _table(DataConfig, "data", content.get("data", {}))
+    default = {"response": list(default_responses(NS_CHANNELS))} if data.equation == "NS" else {}
+    influence = _table(InfluenceConfig, "influence", {**default, **content.get("influence", {})})
     for entry, value, valid in (
         ("influence.solver", influence.solver, SOLVERS),
         ("influence.metric", influence.metric, METRICS),
@@ -154,7 +158,6 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     ):
         if value not in valid:
             raise ValueError(f"{entry} must be one of {', '.join(valid)}; got {value!r}")
-    data = _table(DataConfig, "data", content.get("data", {}))
     _positive("influence", influence, ("tol", "mini_batches", "per_class"))
     _positive("data", data, ("per_class", "resolution", "steps", "refinement"))
     for surrogate in surrogates:

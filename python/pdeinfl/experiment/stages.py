@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pdeinfl.data.readers import open_trajectories
-from pdeinfl.data.simulators.arguments import check_device
 from pdeinfl.data.simulators.simulation_files import simulate_to_files
+from pdeinfl.devices import check_device
 from pdeinfl.experiment.config import DataConfig, RunConfig
 from pdeinfl.experiment.feasibility import check_feasible
 from pdeinfl.experiment.influence_stage import expected_files, influence_stage
@@ -144,7 +144,7 @@ def _report_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
     if page.is_file() and marker.is_file() and read_json(marker) == digest.hexdigest():
         say(f"[report] {page}")
         return False
-    written = report(run.root)
+    written = report(run.root, progress=True)
     write_json(marker, digest.hexdigest())
     say(f"[report] {written}")
     return True

@@ -15,11 +15,11 @@ COHERENCE_LEVEL = 1.0
 
 
 def draw_reference_levels(axes: Axes, n_examples: int | None) -> None:
-    """Zero, the coherence level 1, and √N, the self-influence when nothing is shared; labelled for a legend."""
+    """Zero, the coherence level 1, and √N, the self-influence of an exactly diagonal H; labelled for a legend."""
     axes.axhline(0, color=style.GREY, linewidth=0.5, zorder=0)
     if n_examples:
         level = float(n_examples**0.5)
-        label = rf"$\sqrt{{N}}$ = {level:.1f}: no transfer at all"
+        label = rf"$\sqrt{{N}}$ = {level:.1f}: $H$ diagonal"
         axes.axhline(level, color=style.INK, linewidth=0.9, linestyle="--", zorder=0, gid="sqrt_n", label=label)
     axes.axhline(COHERENCE_LEVEL, color=style.INK, linewidth=0.8, linestyle=":", zorder=0, label="coherence level 1")
 

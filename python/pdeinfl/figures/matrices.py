@@ -54,7 +54,7 @@ def colour_bar(
     shrink: float = 0.9,
     aspect: float = 24,
 ) -> Any:
-    """A colour bar cut to ``[low, high]`` whose ticks include the "no transfer at all" level √N."""
+    """A colour bar cut to ``[low, high]`` whose ticks include √N, the self-influence of a diagonal H."""
     bar = figure.colorbar(image, ax=axes, shrink=shrink, aspect=aspect, pad=0.02)
     bar.ax.set_ylim(low, high)
     bar.outline.set_visible(False)

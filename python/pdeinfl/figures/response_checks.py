@@ -85,10 +85,13 @@ def response_check(checks: Any) -> Figure:
         positive = np.where(errors > 0, errors, np.nan)
         right.plot(steps, positive, color=colour, linewidth=0.5, alpha=0.35)
         middle = np.array([np.nanmedian(row) if np.isfinite(row).any() else np.nan for row in positive])
-        label = inputs.panel_title(surrogate, f"order {style.number(check.order)}")
-        right.plot(steps, middle, color=colour, marker=marker, label=label)
-        if np.isfinite(check.trust_radius):
-            right.axvline(check.trust_radius, color=colour, linewidth=0.7, linestyle=":")
+        radius, beyond = check.trust_radius, check.trust_radius >= steps.max()
+        said = f"order {style.number(check.order)}"
+        if np.isfinite(radius):
+            said += f", trust radius {'≥ ' if beyond else ''}{radius:.3g}"
+        right.plot(steps, middle, color=colour, marker=marker, label=inputs.panel_title(surrogate, said))
+        if np.isfinite(radius) and not beyond:
+            right.axvline(radius, color=colour, linewidth=0.7, linestyle=":")
         known = np.flatnonzero(np.isfinite(middle))
         if anchor is None and known.size:
             last = known[np.argmax(steps[known])]

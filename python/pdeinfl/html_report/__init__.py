@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from os import PathLike
 from pathlib import Path
 
@@ -37,7 +38,10 @@ __all__ = [
 
 
 def report(
-    run_directory: str | PathLike[str], out_dir: str | PathLike[str] | None = None, options: ReportOptions | None = None
+    run_directory: str | PathLike[str],
+    out_dir: str | PathLike[str] | None = None,
+    options: ReportOptions | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write the report of a finished run.
 
@@ -45,6 +49,7 @@ def report(
         run_directory: what ``pdeinfl run`` or ``pdeinfl demo`` wrote.
         out_dir: where ``report.html`` and ``figures/`` go; default ``report`` inside the run directory.
         options: how to aggregate.
+        progress: a line on standard error once the run is read.
 
     Returns:
         The path of the page.
@@ -54,5 +59,9 @@ def report(
     """
     from pdeinfl.run_directory import load_run
 
-    content = build_content(load_run(run_directory), options)
+    run = load_run(run_directory)
+    if progress:
+        n = sum(map(len, run.results.values()))
+        print(f"[report] {n} influence matrices: aggregating and drawing", file=sys.stderr, flush=True)
+    content = build_content(run, options)
     return render_report(content, Path(run_directory) / "report" if out_dir is None else out_dir)

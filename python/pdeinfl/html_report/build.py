@@ -26,6 +26,7 @@ from pdeinfl.html_report.measures import (
     longest_lag,
     measure,
     meets_tolerance,
+    one_step_error,
     reference_eigenvalue,
     relative_damping,
 )
@@ -161,6 +162,9 @@ def _summary(
         decay_constant=Quantity(trained.decay_constant, untrained.decay_constant if untrained else None),
         translation_defect=Quantity(trained.translation_defect, untrained.translation_defect if untrained else None),
         estimated=any(r.bound_is_estimate for r in results),
+        observable=options.response,
+        one_step_error=one_step_error(results),
+        untrained_error=one_step_error(controls),
     )
 
 

@@ -16,6 +16,9 @@ LOCKING_THRESHOLD = 0.5
 STABLE_DECADES = 2.0
 """A reading is called stable when it holds over at least this many decades of converged damping (MATH §2)."""
 
+LEARNED_RATIO = 0.5
+"""A surrogate whose one-step error is above this share of the untrained network's has hardly learned to predict."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -106,6 +109,9 @@ class SurrogateSummary:
         decay_constant: τ of the fit a·e^{−|Δ|/τ} + c, in steps; translation_defect: ‖𝓛_t H‖/‖H‖ per step; both None
             where they were not computed.
         estimated: the error of some matrix is an estimate (a sketch) instead of a certificate.
+        observable: name of the response that the numbers are about.
+        one_step_error, untrained_error: SMSE of single predictions, median over the mini-batches, of the trained and of
+            the untrained networks; NaN where unknown.
     """
 
     name: str
@@ -121,6 +127,14 @@ class SurrogateSummary:
     decay_constant: Quantity | None = None
     translation_defect: Quantity | None = None
     estimated: bool = False
+    observable: str = "smse"
+    one_step_error: float = math.nan
+    untrained_error: float = math.nan
+
+    @property
+    def has_learned(self) -> bool:
+        """The one-step error is below half of the untrained network's, or one of the two is not known."""
+        return not self.one_step_error >= LEARNED_RATIO * self.untrained_error
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,12 @@ def contradicted(result: Influence) -> bool:
     return result.audit is not None and not result.audit.agrees
 
 
+def one_step_error(results: Sequence[Influence]) -> float:
+    """SMSE of single predictions: mean over the responses, median over the results; NaN where unknown."""
+    means = [float(np.mean(r.losses)) for r in results if r.losses is not None and r.losses.size]
+    return float(np.median(means)) if means else float("nan")
+
+
 def longest_lag(results: Sequence[Influence], max_lag: int) -> int:
     """The longest lag that the trajectories hold, at most ``max_lag``."""
     spans = [int(np.ptp(r.labels.times)) for r in results if len(r.labels)]

@@ -43,6 +43,8 @@ def _answer(summary: SurrogateSummary, position: int) -> str:
         ("Coherence time", wording.value_text(summary.coherence_time, summary, is_time=True)),
         ("Class locking", wording.value_text(summary.class_locking, summary, is_time=False)),
     ]
+    error = wording.error_text(summary)
+    rows += [("One-step error", error)] if error else []
     checks = [
         wording.stability_text("time", summary.coherence_time.stability, summary.no_path_reason),
         wording.stability_text("class", summary.class_locking.stability, summary.no_path_reason),
@@ -89,7 +91,8 @@ def _how_to_read() -> str:
     return (
         "<p>Influence asks: if the surrogate took one regularised descent step on one example (the "
         "perturbation), how much would its cost on another example (the response) fall? The <em>coherence time</em> is "
-        "the number of time steps over which the answer stays above one standard deviation along the same class; the "
+        "the number of time steps, mean of forward and backward, over which the answer stays above one standard "
+        "deviation of its row along the same class; the "
         "reading changes at "
         f"{decimal(TIME_THRESHOLD, 0)} step. <em>Class locking</em> compares the influence between classes with that "
         "inside them: 1 means nothing crosses, 0 means that classes help each other as much as themselves; the reading "

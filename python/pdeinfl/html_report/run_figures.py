@@ -64,7 +64,8 @@ def influence_figures(
         "How far training information travels",
         "Left: standardised influence between the times of one trajectory, response upward and perturbation to the "
         "right. Middle: between initial-condition classes. Right: against the lag, same class and other class, with "
-        f"quartile bands. √N is the self-influence of examples that share nothing. {how}",
+        "quartile bands. √N is the self-influence that an exactly diagonal H would have; above it, a row is nearly "
+        f"the same for all perturbations, so that its own scale is small. {how}",
         figures.summary(first[0], first[1], first[2], n),
     )
     rest = [
@@ -78,9 +79,9 @@ def influence_figures(
         ReportFigure(
             "lag_profile",
             "Influence against lag",
-            "Lag is response time minus perturbation time. The coherence time is where the same-class curve falls "
-            f"below 1; the dashed line is √N. Bands are quartiles, error bars bootstrap intervals where there are "
-            f"any. {how}",
+            "Lag is response time minus perturbation time. The coherence time is where the same-class curve, mean of "
+            "both signs of the lag, falls below 1; the dashed line is √N. Bands are quartiles, error bars bootstrap "
+            f"intervals where there are any. {how}",
             figures.lag_profile(lags, n),
         ),
         ReportFigure(
@@ -125,8 +126,8 @@ def damping_figure(
         "damping_path",
         "The answer against damping",
         f"{towards_zero}; towards ∞ it is plain gradient overlap. What was learned shows in between, where the trained "
-        "curve leaves that of the untrained network. A hatched region holds at least one solve of either that did not "
-        "meet its tolerance.",
+        "curve leaves that of the untrained network. A hatched region holds at least one solve, of a trained or an "
+        "untrained network, that did not meet its tolerance; whether a reading is stable depends on the trained alone.",
         figures.damping_path(curves, controls or None, default if np.isfinite(default) else None, paper),
     )
 

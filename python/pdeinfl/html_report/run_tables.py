@@ -45,7 +45,11 @@ def summary_table(summaries: Sequence[SurrogateSummary]) -> Table:
         rows.append((label, *cells))
     reasons = {q.trained.reason for s in summaries for q in (s.coherence_time,) if q.trained.reason}
     kinds = {q.trained.kind for s in summaries for q in (s.coherence_time,) if q.trained.kind}
-    note = "Intervals: " + "; ".join(sorted(kinds | {f"none ({r})" for r in reasons})) + "."
+    note = (
+        "The decay constant τ is that of the fit a·e^(−|lag|/τ) + c to the same-class profile; the defect is "
+        "‖𝓛_t H‖/‖H‖, 0 where influence depends on the lag alone. A dash: undefined or not computed. "
+        f"Intervals: {'; '.join(sorted(kinds | {f'none ({r})' for r in reasons}))}."
+    )
     return Table("Summary numbers", tuple(header), tuple(rows), note=note)
 
 
@@ -86,8 +90,9 @@ def settings_table(
     add("degrees of freedom of the solved subspace", lambda _, r: _median([x.subspace_dof for x in r], 1))
     add("product precision", lambda _, r: _from_settings(r, "product_dtype"))
     add("device", lambda _, r: _from_settings(r, "device"))
+    longest = max((s.max_lag for s in summaries), default=options.longest_lag)
     common = [
-        ("aggregation", f"{options.style} style, {options.standardize} standardisation, lags to {options.longest_lag}"),
+        ("aggregation", f"{options.style} style, {options.standardize} standardisation, lags to {longest}"),
         ("bootstrap", f"{options.n_bootstrap} resamples, seed {options.bootstrap_seed}"),
         ("observables of the answer", f"response {options.response}, perturbation {options.perturbation}"),
         ("versions", _versions(results)),
@@ -161,7 +166,8 @@ def mini_batch_table(results: Mapping[str, Sequence[Influence]]) -> Table:
             )
     note = (
         "The error bound is the largest over the pairs of observables, relative in the Frobenius norm; certified "
-        "unless it says estimated."
+        "unless it says estimated. Subspace dof: eigenvalues μ of the solved subspace, each counted as μ/(μ + λ). "
+        "Participation: (tr H)²/‖H‖², N for a constant diagonal."
     )
     return Table(f"Every mini-batch ({plural(len(rows), 'influence matrix')})", header, tuple(rows), True, note)
 
@@ -175,12 +181,15 @@ def response_check_table(checks: Mapping[str, Any]) -> Table:
         worst = int(np.argmax(np.where(np.isnan(gaps), np.inf, gaps)))
         gap = significant(gaps[worst], 2) + (f" ({found[worst][0]})" if len(found) > 1 else "")
         radius = float(getattr(check, "trust_radius", float("nan")))
-        cells = (str(np.size(check.predicted)), gap, decimal(float(check.order)), significant(radius))
+        beyond = "≥ " if radius >= np.max(check.steps) else ""
+        cells = (str(np.size(check.predicted)), gap, decimal(float(check.order)), f"{beyond}{significant(radius)}")
         rows.append((name or "surrogate", *cells))
+    first = next((check.observables[0] for check in checks.values() if check.observables), "first observable")
     header = ("surrogate", "pairs checked", "largest deviation / largest |H|", "observed order", "trust radius")
     note = (
         "The observables were re-evaluated after finite steps along the parameter step of a perturbation. Central "
         "differences have order 2. Each observable's deviation is relative to its own largest |H|; the worst is shown. "
-        "The trust radius is the largest step that the linear prediction describes within 10 %."
+        "The trust radius is the largest step, in units of the descent step −η⁻¹g itself, that the linear prediction "
+        f"describes within 10 %: median over the perturbed examples' own {first}; ≥ marks the largest step tried."
     )
     return Table("Finite-difference response check", header, tuple(rows), note=note)

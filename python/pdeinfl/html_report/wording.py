@@ -89,6 +89,17 @@ _MEANINGS = {(1, 1): _CLASS_BY_CLASS, (1, -1): _ONE_RULE, (-1, 1): _MEMORISED, (
 
 def meaning(summary: SurrogateSummary) -> str:
     """What the reading means for someone who wants to use the surrogate."""
+    if not summary.has_learned:
+        return (
+            "But its one-step error is hardly below the untrained network's: there is little that it could have "
+            "learned or memorised, and the reading says nothing of either. Train longer first."
+        )
+    if _reads_like_untrained(summary):
+        return (
+            "But neither number can be told apart from the untrained network's: this pattern comes with the "
+            "architecture and the data, and is no evidence of what training added. Look at the curves against damping "
+            "for a range where the two part, and at the error on unseen classes."
+        )
     time, locking = summary.coherence_time.trained, summary.class_locking.trained
     key = (time.side(TIME_THRESHOLD), locking.side(LOCKING_THRESHOLD))
     if key in _MEANINGS:
@@ -110,6 +121,22 @@ def meaning(summary: SurrogateSummary) -> str:
     if any(e.has_interval for _, e in open_ones):
         advice.append("More seeds or mini-batches would narrow the intervals.")
     return " ".join([f"{known}; {crossing}.", *advice])
+
+
+def _reads_like_untrained(summary: SurrogateSummary) -> bool:
+    """Whether both numbers have intervals that overlap those of the control."""
+    both = (summary.coherence_time, summary.class_locking)
+    known = [q.untrained is not None and q.trained.has_interval and q.untrained.has_interval for q in both]
+    return all(known) and not any(_direction(q) for q in both)
+
+
+def error_text(summary: SurrogateSummary) -> str:
+    """The SMSE of single predictions beside the untrained network's; empty where it is not known."""
+    if math.isnan(summary.one_step_error):
+        return ""
+    control = summary.untrained_error
+    beside = "" if math.isnan(control) else f"; the untrained network's is {significant(control)}"
+    return f"SMSE {significant(summary.one_step_error)} on the mini-batches examined{beside}"
 
 
 def value_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool) -> str:
@@ -185,6 +212,11 @@ def stability_text(name: str, stable: StableRange | None, why_not: str) -> str:
 
 def evidence_text(summary: SurrogateSummary) -> str:
     """What the numbers rest on."""
+    other = f"All of this is about {summary.observable}; further figures show how other observables respond."
+    return f"{_solves_text(summary)} {other}"
+
+
+def _solves_text(summary: SurrogateSummary) -> str:
     at_most = "" if summary.even else "up to "
     base = f"From {plural(summary.n_seeds, 'seed')} with {at_most}{plural(summary.n_mini_batches, 'mini-batch')} each"
     if summary.n_converged == summary.n_influences:

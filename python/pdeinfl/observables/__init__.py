@@ -7,7 +7,7 @@ run under ``torch.func`` transforms, on any device, in any floating dtype.
 from pdeinfl.observables.base import CHANNEL_EPS, Observable, UserObservable
 from pdeinfl.observables.conserved import Energy, Mass, MomentumX, MomentumY
 from pdeinfl.observables.flow import Enstrophy, KineticEnergy
-from pdeinfl.observables.registry import available, resolve, resolve_all
+from pdeinfl.observables.registry import available, default_responses, resolve, resolve_all
 from pdeinfl.observables.smse import SMSE, BandSMSE, ChannelSMSE, smse_bands, smse_channels
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Observable",
     "UserObservable",
     "available",
+    "default_responses",
     "resolve",
     "resolve_all",
     "smse_bands",

@@ -17,6 +17,8 @@ _PLAIN: tuple[type[Observable], ...] = (SMSE, Mass, Energy, MomentumX, MomentumY
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
 _BAND = re.compile(rf"smse:band\(({_NUMBER})-({_NUMBER}|inf)\)")
 
+_DEFAULT = ("smse", "mass", "energy", "kinetic_energy", "enstrophy")
+
 Spec = str | Observable | type[Observable] | Callable[..., Any]
 
 
@@ -24,6 +26,17 @@ def available(channel_names: Sequence[str]) -> list[str]:
     """Names of the observables that exist for these channels (wavenumber bands apart, which take any edges)."""
     names = [kind().name for kind in _PLAIN if set(kind.requires) <= set(channel_names)]
     return names + [share.name for share in smse_channels(channel_names)]
+
+
+def default_responses(channel_names: Sequence[str]) -> tuple[str, ...]:
+    """What responds where nothing is said: the SMSE, and mass and energy (Euler) or kinetic energy and enstrophy
+    (Navier–Stokes) where these channels have them.
+
+    >>> default_responses(("velocity_x", "velocity_y"))
+    ('smse', 'kinetic_energy', 'enstrophy')
+    """
+    valid = available(channel_names)
+    return tuple(name for name in _DEFAULT if name in valid)
 
 
 def resolve(spec: Spec, channel_names: Sequence[str]) -> Observable:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pdeinfl.atomic import atomic_path
+from pdeinfl.devices import check_device
 from pdeinfl.surrogates.catalogue import build
 from pdeinfl.surrogates.history import History
 
@@ -142,7 +143,7 @@ def load_checkpoint(
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: its weights do not fit this {type(model).__name__}: {reason[:300]}") from None
     if device is not None:
-        model.to(device)
+        model.to(check_device("device", device))
     return model, _info(path, content)
 
 
@@ -168,8 +169,9 @@ def _read(path: str | Path) -> dict[str, Any]:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}: {first[:200]})") from None
+            raise ValueError(
+                f"{path} is not a readable checkpoint ({type(error).__name__}): damaged, or not written by this package"
+            ) from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this package (expected format {_FORMAT!r})")
     return content

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pdeinfl.data.streaming import stream_batches
+from pdeinfl.devices import check_device
 from pdeinfl.observables import SMSE
 from pdeinfl.surrogates.base import integers_from
 from pdeinfl.surrogates.checkpoint import (
@@ -92,7 +93,7 @@ def train(
         raise ValueError(f"`lr` must be positive and `weight_decay` non-negative; got {lr} and {weight_decay}")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("`model` has no trainable parameters")
-    where = next(model.parameters()).device if device is None else torch.device(device)
+    where = next(model.parameters()).device if device is None else check_device("device", device)
     _check_data(model, train, val)
     with joined_world(where) as world, torch.random.fork_rng(devices=_cuda_devices(world.device)):
         model.to(world.device)

@@ -11,10 +11,11 @@ import torch
 
 from pdeinfl import _core
 from pdeinfl.data.progress import ProgressReport
-from pdeinfl.data.simulators.arguments import check_classes, check_count, check_device
+from pdeinfl.data.simulators.arguments import check_classes, check_count
 from pdeinfl.data.simulators.initial_conditions import InitialCondition, trajectory_generator
 from pdeinfl.data.simulators.spectral_flow import SpectralFlow
 from pdeinfl.data.simulators.turbulence_initial_conditions import NS_CLASSES, BrownianBridge, Gauss, Sines
+from pdeinfl.devices import check_device
 
 INTERVAL = 0.05
 """Time between snapshots."""

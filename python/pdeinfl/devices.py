@@ -1,0 +1,23 @@
+"""Devices by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def check_device(name: str, device: Any) -> torch.device:
+    """The device, by default the CPU; ValueError where this machine has none of that kind."""
+    try:
+        found = torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise ValueError(f"`{name}` must name a device such as cpu or cuda; got {device!r}: {error}") from None
+    if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f"`{name}` must be available; got {device!r}: this machine has {_cuda_devices()}")
+    return found
+
+
+def _cuda_devices() -> str:
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"{n} CUDA device(s)" if n else "no CUDA device, use cpu"
