@@ -104,6 +104,16 @@ def test_adaptive_blocks_certify_the_same_with_fewer_products(relative):
     assert products[0.7] < products[1.0]
 
 
+def test_a_small_damping_asked_for_beside_takes_nothing_from_the_others():
+    module, batch, truth = problem()
+    alone = solve(1e-3)
+    spent = alone.n_jvp + alone.n_vjp
+    dampings = [1e-9 * truth.top, 1e-3 * truth.top]
+    both = pi.influence(module, batch, "smse", damping=dampings, product_dtype="float64", max_products=spent)
+    assert both.relative_error.max() > 0.5, "the small damping is far from served"
+    assert both.at_damping(dampings)[1].relative_error.max() <= 0.02
+
+
 @pytest.mark.parametrize("share", [0.4, 1.0])
 def test_directions_run_out_with_the_exact_answer(share):
     """Asked for more than any number of products gives, the iteration ends with every direction sent."""

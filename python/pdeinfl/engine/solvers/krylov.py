@@ -65,6 +65,7 @@ class _Progress:
         self._spent_before, self._limit = spent_before, limit
         self._spent = self._looked_at = self._path_at = 0
         self._path = subspace.path()
+        self._unmet: list[float] = []
 
     def finished(self) -> bool:
         """Count a half step; whether the goal is certified or the products are spent."""
@@ -89,6 +90,14 @@ class _Progress:
         """What relative dampings refer to: given, or the largest Ritz value seen last."""
         return self._path.largest if self.problem.lambda_max is None else self.problem.lambda_max
 
+    def aim(self) -> float:
+        """The damping that the next products serve: the largest requested one that is not certified yet.
+
+        The easy ones first: directions that the smallest asks for do not help the others much, while theirs help it.
+        """
+        found = self._unmet or [d.resolve(self.lambda_max()) for d in self.problem.dampings]
+        return max(found)
+
     def _needs_eigenvalues(self) -> bool:
         """Whether to diagonalise instead of whitening at each damping: to know λ_max, every now and then or where the
         dampings depend on it; or because they are many."""
@@ -101,7 +110,7 @@ class _Progress:
         rounding alone forbids that, three times the rounding."""
         problem, path = self.problem, self.path() if whole else None
         lambda_max = self.lambda_max()
-        worst, met = 0.0, True
+        worst, self._unmet = 0.0, []
         for damping in problem.dampings:
             value = damping.resolve(lambda_max)
             rounding = problem.rounding(max(lambda_max, self._path.largest), value)
@@ -109,17 +118,17 @@ class _Progress:
             certified = certify(at_damping, problem.shape, value, rounding, problem.tol)
             goal = np.maximum(problem.tol, 3 * relative_error(certified.values, certified.rounding))
             worst = max(worst, float(certified.relative_error.max()))
-            met = met and bool((certified.relative_error <= goal).all())
+            if not bool((certified.relative_error <= goal).all()):
+                self._unmet.append(value)
         problem.report(f"{self._spent} products, certified error {worst:.1e}")
-        return met
+        return not self._unmet
 
 
 def _next_block(progress: _Progress, share: float) -> torch.Tensor | None:
     lambda_max = progress.lambda_max()
     if share == 1 or lambda_max == 0:
         return None
-    damping = min(d.resolve(lambda_max) for d in progress.problem.dampings)
-    return progress.subspace.leading(damping, share)
+    return progress.subspace.leading(progress.aim(), share)
 
 
 def _start(subspace: Subspace, problem: Problem) -> None:
