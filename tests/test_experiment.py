@@ -112,7 +112,7 @@ def test_the_stages_leave_a_run_that_can_be_reported(config, finished, tmp_path)
     assert {name: len(held) for name, held in contents.results.items()} == {"ViT": 2, "UNet": 2}
     assert {name: len(held) for name, held in contents.controls.items()} == {"ViT": 2, "UNet": 2}
     assert all(held[0].val_loss.shape == (2,) for held in contents.histories.values())
-    assert [s.heading.split(",")[0] for s in contents.samples] == ["RP", "CRP"]
+    assert [s.trajectory.split(",")[0] for s in contents.samples] == ["RP", "CRP"]
     assert {r.response_names for held in contents.controls.values() for r in held} == {("smse",)}
     assert contents.channel_names == ("density", "momentum_x", "momentum_y", "energy")
     for check in contents.checks.values():
@@ -190,7 +190,7 @@ def test_further_epochs_are_kept_and_drawn(monkeypatch, tmp_path):
     assert [path.name for path in rollouts] == ["ViT-seed1-epoch0002-batch000.json"]
     rollouts[0].unlink()
     said: list[str] = []
-    monkeypatch.setattr("pdeinfl.html_report.report", lambda root: root)
+    monkeypatch.setattr("pdeinfl.html_report.report", lambda root, **_: root)
     run_experiment(load_config(further), out, stages=("influence", "report"), say=said.append)
     assert not any("already there" in line for line in said), "the report follows the rollouts"
 

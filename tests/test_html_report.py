@@ -367,7 +367,7 @@ def full_run():
     names = ("density", "momentum_x", "momentum_y", "energy")
     both = {"UNet": state[0], "ViT": state[1]}
     rolled = {"UNet": state, "ViT": state + 0.1}
-    sample = PredictionSample("CRP, test trajectory 4, step 2", names, state[2], both, state, rolled, np.arange(4) / 20)
+    sample = PredictionSample("CRP, trajectory 4", 2, names, state[2], both, state, rolled, np.arange(4) / 20)
     eps = np.geomspace(1e-3, 1e-1, 4)
     check = figures.ResponseCheck(np.ones(3), np.full(3, 1.02), eps, eps[:, None] ** 2, 1.98, 0.25)
     return run_of(

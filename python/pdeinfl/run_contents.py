@@ -18,7 +18,8 @@ class PredictionSample:
     """One test trajectory with what every surrogate makes of it.
 
     Attributes:
-        heading: which example this is, e.g. ``CRP, test trajectory 4, step 8``.
+        trajectory: which one this is, e.g. ``CRP, trajectory 4 of the data, from the test split``.
+        step: of the single prediction.
         channel_names: C names.
         target: the next state, ``(C, X, Y)``. predictions: ``{surrogate: (C, X, Y)}``, one step each.
         rollout_target: the whole trajectory, ``(T + 1, C, X, Y)``, or None for no rollout.
@@ -26,7 +27,8 @@ class PredictionSample:
         times: time of each snapshot, ``(T + 1,)``.
     """
 
-    heading: str
+    trajectory: str
+    step: int
     channel_names: tuple[str, ...]
     target: np.ndarray
     predictions: Mapping[str, np.ndarray]

@@ -213,7 +213,8 @@ def _samples(run: RunDirectory, names: list[str], config: dict[str, Any], test: 
             rolled = {n: rollout(m, states[:1], len(chosen))[0].numpy() for n, m in models.items()}
         samples.append(
             PredictionSample(
-                heading=f"{class_name}, test trajectory {int(chosen.trajectory_ids[0])}, step {middle + 1}",
+                trajectory=f"{class_name}, trajectory {int(chosen.trajectory_ids[0])} of the data, from the test split",
+                step=middle + 1,
                 channel_names=batch.channel_names,
                 target=chosen.targets[middle].numpy(),
                 predictions=single,

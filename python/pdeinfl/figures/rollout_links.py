@@ -26,7 +26,7 @@ def rollout_link(data: Any, horizon: int | None = None, units: str = "field unit
     width, n_columns, n_rows = style.DOUBLE_COLUMN if len(named) > 1 else 4.2, min(len(named), 2), (len(named) + 1) // 2
     figure, panels = style.grid(width, 3.3 * n_rows, n_rows, n_columns, sharey=True)
     errors = np.concatenate([link.error[link.error > 0] for link in named.values()])
-    few = errors.size and errors.max() < 30 * errors.min()
+    decades = np.log10(errors.max() / errors.min()) if errors.size else 0.0
     for axes in panels.flat[len(named) :]:
         axes.remove()
     for axes, (surrogate, link) in zip(panels.flat, named.items(), strict=False):
@@ -39,7 +39,8 @@ def rollout_link(data: Any, horizon: int | None = None, units: str = "field unit
                           markeredgewidth=0.4, markeredgecolor=style.INK, alpha=0.8, linestyle="none",
                           label=f"{name}: {_said(found)}")  # fmt: skip
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0) if few else (1.0, 2.0, 5.0)))
+        subs = (1.0, 2.0, 3.0, 5.0, 7.0) if decades < 1.5 else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5) if decades < 0.5 else LogLocator(subs=subs))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))

@@ -20,6 +20,7 @@ from pdeinfl.html_report.content import (
     Table,
 )
 from pdeinfl.html_report.measures import ReportOptions
+from pdeinfl.html_report.number_format import plural
 from pdeinfl.html_report.page import render_report
 
 __all__ = [
@@ -61,7 +62,7 @@ def report(
 
     run = load_run(run_directory)
     if progress:
-        n = sum(map(len, run.results.values()))
-        print(f"[report] {n} influence matrices: aggregating and drawing", file=sys.stderr, flush=True)
+        matrices = plural(sum(map(len, run.results.values())), "influence matrix")
+        print(f"[report] {matrices}: aggregating and drawing", file=sys.stderr, flush=True)
     content = build_content(run, options)
     return render_report(content, Path(run_directory) / "report" if out_dir is None else out_dir)

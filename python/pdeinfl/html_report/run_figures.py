@@ -173,12 +173,13 @@ def other_figures(
 
 
 def _sample_figures(sample: PredictionSample, suffix: str) -> list[ReportFigure]:
+    heading = f"{sample.trajectory}, step {sample.step}"
     drawn = [
         ReportFigure(
             "predictions" + suffix,
             "Prediction of one step",
-            f"{sample.heading}. Each channel's target and predictions share a colour range, and so do the differences.",
-            figures.predictions(sample.target, sample.predictions, sample.channel_names, heading=sample.heading),
+            f"{heading}. Each channel's target and predictions share a colour range, and so do the differences.",
+            figures.predictions(sample.target, sample.predictions, sample.channel_names, heading=heading),
         )
     ]
     if sample.rollout_target is not None and sample.rollout_predictions:
@@ -186,7 +187,7 @@ def _sample_figures(sample: PredictionSample, suffix: str) -> list[ReportFigure]
             ReportFigure(
                 "rollout" + suffix,
                 "Rollout",
-                f"{sample.heading}: each surrogate is fed its own predictions from the first snapshot on. Shown is "
+                f"{sample.trajectory}: each surrogate is fed its own predictions from the first snapshot on. Shown is "
                 f"{sample.channel_names[0].replace('_', ' ')}; the curve is its RMS error over the RMS of the target.",
                 figures.rollout(
                     np.asarray(sample.rollout_target)[:, 0],
