@@ -69,6 +69,7 @@ def response_check(checks: Any) -> Figure:
     span = np.array([low - margin, high + margin])
     left.plot(span, span, color=style.GREY, linewidth=0.8, zorder=0, label="exact agreement")
     anchor: tuple[float, float, float] | None = None
+    marks_radius = False
     for k, (surrogate, check) in enumerate(named.items()):
         colour, marker = style.surrogate_colour(k), style.MARKERS[k % len(style.MARKERS)]
         left.plot(
@@ -92,6 +93,7 @@ def response_check(checks: Any) -> Figure:
         right.plot(steps, middle, color=colour, marker=marker, label=inputs.panel_title(surrogate, said))
         if np.isfinite(radius) and not beyond:
             right.axvline(radius, color=colour, linewidth=0.7, linestyle=":")
+            marks_radius = True
         known = np.flatnonzero(np.isfinite(middle))
         if anchor is None and known.size:
             last = known[np.argmax(steps[known])]
@@ -112,6 +114,6 @@ def response_check(checks: Any) -> Figure:
     right.set_yscale("log")
     right.set_xlabel(r"step $\varepsilon$ along $V_j=-\eta^{-1}g_j$")
     right.set_ylabel("truncation of the difference, relative")
-    right.set_title(r"truncation against $\varepsilon$ (dotted: trust radius)")
+    right.set_title(r"truncation against $\varepsilon$" + (" (dotted: trust radius)" if marks_radius else ""))
     right.legend(loc="upper left")
     return figure

@@ -212,7 +212,8 @@ def stability_text(name: str, stable: StableRange | None, why_not: str) -> str:
 
 def evidence_text(summary: SurrogateSummary) -> str:
     """What the numbers rest on."""
-    other = f"All of this is about {summary.observable}; further figures show how other observables respond."
+    name = "the SMSE" if summary.observable == "smse" else summary.observable.replace("_", " ")
+    other = f"All of this is about {name}; further figures show how other observables respond."
     return f"{_solves_text(summary)} {other}"
 
 
