@@ -40,7 +40,7 @@ def rollout_link(data: Any, horizon: int | None = None, units: str = "field unit
                           label=f"{name}: {_said(found)}")  # fmt: skip
         axes.set_yscale("log")
         subs = (1.0, 2.0, 3.0, 5.0, 7.0) if decades < 1.5 else (1.0, 2.0, 5.0)
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=8) if decades < 0.5 else LogLocator(subs=subs))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=8) if decades < 1 else LogLocator(subs=subs))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
