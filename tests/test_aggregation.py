@@ -239,7 +239,7 @@ def test_results_with_the_same_label_are_refused():
     ):
         pi.lag_profile([one, make(mini_batch=1), one])
     later = replace(one, epoch=one.epoch + 1)
-    assert pi.lag_profile([one, later]).interval == pi.lag_profile([one]).interval, "epochs are no second mini-batch"
+    assert "got 1" in pi.lag_profile([one, later], n_bootstrap=20).interval, "epochs are no second mini-batch"
 
 
 def test_interval_needs_three_mini_batches():

@@ -65,7 +65,7 @@ def run(config: Path, out: Path | None, stages: tuple[str, ...] | None) -> None:
 
 
 def _command(*words: object, out: Path | None) -> str:
-    """What the user typed, for the report."""
+    """What reproduces the run, for the report."""
     return shlex.join(["pdeinfl", *map(str, words), *(["--out", str(out)] if out else [])])
 
 

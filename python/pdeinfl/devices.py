@@ -8,13 +8,15 @@ import torch
 
 
 def check_device(name: str, device: Any) -> torch.device:
-    """The device, by default the CPU; ValueError where this machine has none of that kind."""
+    """The device, for None or an empty name the CPU; ValueError for no device, or CUDA and MPS that are not there."""
     try:
-        found = torch.device(device or "cpu")
-    except RuntimeError as error:
+        found = torch.device("cpu" if device is None or device == "" else device)
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"`{name}` must name a device such as cpu or cuda; got {device!r}: {error}") from None
     if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"`{name}` must be available; got {device!r}: this machine has {_cuda_devices()}")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"`{name}` must be available; got {device!r}: this machine has no MPS device, use cpu")
     return found
 
 

@@ -44,7 +44,10 @@ class Damping:
             return damping
         if isinstance(damping, (str, bytes)) or not isinstance(damping, SupportsFloat):
             raise ValueError(f"`damping` must be a number or a `pi.Damping`; got {damping!r}")
-        return cls.absolute(float(damping))
+        try:
+            return cls.absolute(float(damping))
+        except (TypeError, OverflowError):
+            raise ValueError(f"`damping` must be a number or a `pi.Damping`; got {damping!r}") from None
 
     def resolve(self, lambda_max: float) -> float:
         """The absolute λ for a metric whose largest eigenvalue is ``lambda_max``."""
@@ -53,4 +56,6 @@ class Damping:
 
 def is_listed(dampings: Any) -> TypeGuard[Iterable[Any]]:
     """Whether these are several dampings rather than one."""
-    return isinstance(dampings, Iterable) and not isinstance(dampings, (str, bytes))
+    # Arrays and tensors without an axis are numbers, though they have __iter__.
+    single = isinstance(dampings, (str, bytes)) or getattr(dampings, "ndim", 1) == 0
+    return isinstance(dampings, Iterable) and not single

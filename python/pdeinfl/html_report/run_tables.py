@@ -167,7 +167,7 @@ def mini_batch_table(results: Mapping[str, Sequence[Influence]]) -> Table:
     note = (
         "The error bound is the largest over the pairs of observables, relative in the Frobenius norm; certified "
         "unless it says estimated. Subspace dof: eigenvalues μ of the solved subspace, each counted as μ/(μ + λ). "
-        "Participation: (tr H)²/‖H‖², N for a constant diagonal."
+        "Participation: (tr H)²/‖H‖², N for a multiple of the identity."
     )
     return Table(f"Every mini-batch ({plural(len(rows), 'influence matrix')})", header, tuple(rows), True, note)
 

@@ -91,14 +91,15 @@ def meaning(summary: SurrogateSummary) -> str:
     """What the reading means for someone who wants to use the surrogate."""
     if not summary.has_learned:
         return (
-            "But its one-step error is hardly below the untrained network's: there is little that it could have "
-            "learned or memorised, and the reading says nothing of either. Train longer first."
+            "But its one-step error is not below half of the untrained network's: it has learned little, and the "
+            "reading says little of how. Train longer first."
         )
     if _reads_like_untrained(summary):
         return (
-            "But neither number can be told apart from the untrained network's: this pattern comes with the "
+            "But neither number can be told apart from the untrained network's: this pattern may come with the "
             "architecture and the data, and is no evidence of what training added. Look at the curves against damping "
-            "for a range where the two part, and at the error on unseen classes."
+            "for a range where the two part, and at the error on unseen classes. More seeds or mini-batches would "
+            "narrow the intervals."
         )
     time, locking = summary.coherence_time.trained, summary.class_locking.trained
     key = (time.side(TIME_THRESHOLD), locking.side(LOCKING_THRESHOLD))
@@ -213,7 +214,7 @@ def stability_text(name: str, stable: StableRange | None, why_not: str) -> str:
 def evidence_text(summary: SurrogateSummary) -> str:
     """What the numbers rest on."""
     name = "the SMSE" if summary.observable == "smse" else summary.observable.replace("_", " ")
-    other = f"All of this is about {name}; further figures show how other observables respond."
+    other = f"All of this is about {name}; further figures show how others respond, where the run holds any."
     return f"{_solves_text(summary)} {other}"
 
 
