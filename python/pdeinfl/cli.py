@@ -38,10 +38,10 @@ def cli() -> None:
 @click.option("--equation", type=click.Choice(["CE", "NS"]), default="CE", show_default=True)
 def demo(out: Path | None, equation: str) -> None:
     """The whole job, small: simulate, train two surrogates, influence, report (about five minutes on two cores)."""
-    name = "demo" if equation == "CE" else "demo_ns"
     from pdeinfl.experiment import parse_config, run_experiment
     from pdeinfl.experiment.config import tomllib
 
+    name = "demo" if equation == "CE" else "demo_ns"
     text = resources.files("pdeinfl.configs").joinpath(f"{name}.toml").read_text()
     config = parse_config(tomllib.loads(text), name)
     run_experiment(config, out or Path("runs") / name, command=_command("demo", "--equation", equation, out=out))

@@ -74,9 +74,8 @@ def rollout_link(
     """
     held = (results,) if isinstance(results, Influence) else tuple(results)
     selection = select(held, response, perturbation, "none")
-    keys = [(r.run, r.seed, r.epoch, r.mini_batch) for r in held]
     points, clusters = [], []
-    for result, key, h, cluster in zip(held, keys, selection.values, selection.clusters, strict=True):
+    for result, key, h, cluster in zip(held, selection.keys, selection.values, selection.clusters, strict=True):
         require_same_examples(result)
         labels = result.labels
         for (class_id, trajectory), value in _matched(key, errors, labels).items():

@@ -20,12 +20,14 @@ class Selection:
     """Blocks ``(n_response, n_perturbation)`` of many results.
 
     Attributes:
+        keys: (run, seed, epoch, mini-batch) of each block.
         values: the blocks. rows, columns: labels of each block's responses and perturbations.
         clusters: ``(m,)``, the (run, seed, mini-batch) of each block, numbered seed by seed.
         seeds: ``(m,)``, the (run, seed) of each block. group_sizes: number of mini-batches of each (run, seed).
         n_masked: rows that have no scale and are NaN.
     """
 
+    keys: tuple[ResultKey, ...]
     values: list[np.ndarray]
     rows: list[Labels]
     columns: list[Labels]
@@ -82,8 +84,7 @@ def select(
     blocks: list[np.ndarray] = []
     losses: list[np.ndarray | None] = []
     rows, columns, distances = [], [], []
-    keys: list[ResultKey] = []
-    seen: set[ResultKey] = set()
+    keys: dict[ResultKey, None] = {}
     names: tuple[str, ...] | None = None
     for result in (results,) if isinstance(results, Influence) else results:
         if not isinstance(result, Influence):
@@ -104,13 +105,12 @@ def select(
         columns.append(result.perturbation_labels)
         distances.append(result.input_distance)
         key = (result.run, result.seed, result.epoch, result.mini_batch)
-        if key in seen:
+        if key in keys:
             raise ValueError(
                 f"`results` must differ in run, seed, epoch or mini-batch; got two of {key}: label each "
                 "with `pi.influence(..., mini_batch=k)`, or `seed`, `epoch`, `run`"
             )
-        keys.append(key)
-        seen.add(key)
+        keys[key] = None
     if names is None:
         raise ValueError("`results` is empty: give at least one Influence")
     values, n_masked = _standardize(blocks, losses, standardize)
@@ -121,6 +121,7 @@ def select(
     seeds = sorted({key[:2] for key in clusters})
     seed_numbers = {seed: k for k, seed in enumerate(seeds)}
     return Selection(
+        keys=tuple(keys),
         values=values,
         rows=rows,
         columns=columns,
