@@ -182,10 +182,11 @@ unsafe fn down<V: Vector, const W: usize>(c: &[V; W], (after, before): &Neighbou
 /// The machine has the instructions of `V`.
 #[inline(always)]
 unsafe fn across<V: Vector, const W: usize>(c: &[V; W], row: &[[f64; LINE]], v: usize) -> V {
-    let lines = [row[v], row[v + 1], row[v + 2]];
+    // In place: of a copy, loads across two lines would wait for the stores that made it.
+    let Some((lines, _)) = row[v..].split_first_chunk() else { unreachable!("a padded row has a line on each side") };
     let reach = |k: usize| k as isize + 1;
     // SAFETY: as this function.
-    unsafe { weighted(c, |k| V::shifted(&lines, reach(k)).subtract(V::shifted(&lines, -reach(k)))) }
+    unsafe { weighted(c, |k| V::shifted(lines, reach(k)).subtract(V::shifted(lines, -reach(k)))) }
 }
 
 #[inline(always)]

@@ -22,10 +22,9 @@ pub trait Vector: Copy {
     /// Eight elements from `shift` past the start of the middle line on, −3 ≤ shift ≤ 3.
     #[inline(always)]
     unsafe fn shifted(lines: &[[f64; LINE]; 3], shift: isize) -> Self {
-        let mut line = [0.0; LINE];
-        line.copy_from_slice(&lines.as_flattened()[LINE.wrapping_add_signed(shift)..][..LINE]);
+        let (line, _) = lines.as_flattened()[LINE.wrapping_add_signed(shift)..].as_chunks();
         // SAFETY: as this function.
-        unsafe { Self::load(&line) }
+        unsafe { Self::load(&line[0]) }
     }
 }
 
