@@ -141,7 +141,8 @@ def gram(
 
     The same bits for any number of threads. ``a aᵀ`` is exactly symmetric. NaN and infinity propagate. Memory beside
     arguments and result: per thread the packed panels (4 KiB a row, at most 1,020 rows a side) and, for files, about
-    32 MiB a side; and a few partial results.
+    32 MiB a side; and a few partial results. Files are read by up to 8 threads more, some of which wait for the disk,
+    and past the page cache where they are not in it.
 
     Args:
         a: ``(n, K)``, one of: NumPy array or memmap, CPU tensor (float32, float64, float16, also bfloat16 tensors;

@@ -1,4 +1,4 @@
-//! Rows that stay in a file: read in stretches (`pread`) or mapped. Row-major, native byte order, no gaps: raw files and
+//! Rows that stay in a file: read in stretches (past the page cache, where they are not in it) or mapped. Row-major, native byte order, no gaps: raw files and
 //! the contiguous datasets of HDF5.
 
 use std::fs::File;
@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{Advice, fadvise};
 
+use super::direct::{Direct, is_cached};
 use super::element::Element;
 use super::source::{Destination, ReadAhead, Rows};
 use crate::error::{Error, Result};
@@ -77,7 +78,8 @@ impl FileMatrix {
         }
         if !self.mapped || bytes == 0 {
             let place = Place { offset: self.offset, shape: self.shape, stored: PhantomData };
-            return Ok(Box::new(ReadRows::<T> { file, path: self.path.clone(), place }));
+            let direct = Direct::open(&self.path, &file);
+            return Ok(Box::new(ReadRows::<T> { file, direct, path: self.path.clone(), place }));
         }
         if !self.offset.is_multiple_of(size_of::<T>() as u64) {
             return Err(Error::invalid(format!(
@@ -133,8 +135,33 @@ fn next<T>(ahead: &ReadAhead, column: usize, least: usize) -> Range<usize> {
 
 struct ReadRows<T> {
     file: File,
+    direct: Option<Direct>,
     path: PathBuf,
     place: Place<T>,
+}
+
+impl<T: Element> ReadRows<T> {
+    /// Hold the columns `take` of a row.
+    fn read(&self, row: usize, take: Range<usize>, ahead: &mut ReadAhead) -> Result<()> {
+        ahead.held = 0..0;
+        let (at, n_bytes) = (self.place.byte(row, take.start), take.len() * size_of::<T>());
+        let direct = self.direct.as_ref().filter(|_| at.is_multiple_of(size_of::<T>() as u64));
+        let read = direct.filter(|_| !is_cached(&self.file, at, n_bytes));
+        if let Some(start) = read.and_then(|direct| direct.read(at, n_bytes, &mut ahead.words)) {
+            (ahead.held, ahead.start) = (take, start);
+            return Ok(());
+        }
+        ahead.words.resize(n_bytes.div_ceil(size_of::<u64>()), 0);
+        let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut ahead.words)[..n_bytes];
+        self.file.read_exact_at(bytes, at).map_err(|e| named(&self.path, &e))?;
+        let after = after::<T>(ahead, &take, self.place.shape.1);
+        if let Some(n) = std::num::NonZeroU64::new((after.len() * size_of::<T>()) as u64).filter(|_| direct.is_none()) {
+            // Advice: a system that does not take it reads later.
+            let _ = fadvise(&self.file, self.place.byte(row, after.start), Some(n), Advice::WillNeed);
+        }
+        (ahead.held, ahead.start) = (take, 0);
+        Ok(())
+    }
 }
 
 impl<T: Element> Rows for ReadRows<T> {
@@ -145,24 +172,16 @@ impl<T: Element> Rows for ReadRows<T> {
     fn stretch(&self, row: usize, column: usize, to: Destination<'_>, isa: Isa, ahead: &mut ReadAhead) -> Result<()> {
         let least = to.len();
         if column < ahead.held.start || column + least > ahead.held.end {
-            ahead.held = 0..0;
-            let take = next::<T>(ahead, column, least);
-            let n_bytes = take.len() * size_of::<T>();
-            ahead.words.resize(n_bytes.div_ceil(size_of::<u64>()), 0);
-            let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut ahead.words)[..n_bytes];
-            let at = self.place.byte(row, column);
-            self.file.read_exact_at(bytes, at).map_err(|e| named(&self.path, &e))?;
-            let after = after::<T>(ahead, &take, self.place.shape.1);
-            if let Some(n) = std::num::NonZeroU64::new((after.len() * size_of::<T>()) as u64) {
-                // Advice: a system that does not take it reads later.
-                let _ = fadvise(&self.file, self.place.byte(row, after.start), Some(n), Advice::WillNeed);
-            }
-            ahead.held = take;
+            self.read(row, next::<T>(ahead, column, least), ahead)?;
         }
-        let from = (column - ahead.held.start) * size_of::<T>();
+        let from = ahead.start + (column - ahead.held.start) * size_of::<T>();
         let bytes = &bytemuck::cast_slice::<u64, u8>(&ahead.words)[from..from + least * size_of::<T>()];
         to.widen::<T>(bytemuck::cast_slice(bytes), isa);
         Ok(())
+    }
+
+    fn waits(&self) -> bool {
+        true
     }
 }
 

@@ -6,11 +6,12 @@
 //! (`kernel`) and prefetches the next panel meanwhile; every panel's sums go on in `f64`. Partial tiles are added in
 //! slab order (`ordered`). The bits depend on the machine's instruction set, not on the number of threads.
 //!
-//! A call holds, beyond its arguments and result: per thread the packed panels (4 KiB a row, ≤ 1,020 rows a side) and,
-//! for files, ≤ 32 MiB read ahead a side; at most `2·threads + 2` partial tiles of `8·min(n, 1020)·min(m, 1020)` bytes
-//! and one more for their sum.
+//! A call holds, beyond its arguments and result: per worker the packed panels (4 KiB a row, ≤ 1,020 rows a side) and,
+//! for files, ≤ 32 MiB read ahead a side (and 8 KiB a row); at most `2·workers + 2` partial tiles of `8·min(n, 1020)·min(m, 1020)` bytes
+//! and one more for their sum. Workers are the threads; for files that are read, up to 8 more.
 
 mod combine;
+mod direct;
 mod element;
 mod file;
 mod kernel;
@@ -29,10 +30,13 @@ pub use source::{Destination, ReadAhead, Rows, SliceRows, Stacked};
 
 use crate::error::{Error, Result};
 use crate::isa::Isa;
-use crate::pool::Progress;
+use crate::pool::{Progress, pool};
 use ordered::Ordered;
 use plan::{Block, Plan};
 use unit::{Packed, Worker, partial_length, position};
+
+/// Most workers beyond the threads of the pool that files are read with: while some wait for the disk, others compute.
+const MAX_WAITING: usize = 8;
 
 /// How products are taken. The sums are `f64` in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,16 +109,19 @@ fn contract_in<P: Packed>(
             scatter(&sum, block, symmetric, n_b, rows, out);
         }
     };
-    let buffers = 2 * rayon::current_num_threads() + 2;
-    let ordered = Ordered::new(plan.n_units(), length, buffers, fold);
-    let ended = rayon::broadcast(|_| {
+    let n_threads = rayon::current_num_threads();
+    let waits = sources.0.waits() || sources.1.waits();
+    let n_workers = if waits { n_threads + n_threads.min(MAX_WAITING) } else { n_threads };
+    let ordered = Ordered::new(plan.n_units(), length, 2 * n_workers + 2, fold);
+    let work = || {
         let mut worker = Worker::<P>::new(isa);
         ordered.work(|unit, partial| {
             let (block, slab) = plan.unit(unit);
             worker.run(sources, block, slab, partial, progress)
         })
-    });
-    ended.into_iter().collect()
+    };
+    let all = || rayon::broadcast(|_| work()).into_iter().collect();
+    if waits { pool(Some(n_workers))?.install(all) } else { all() }
 }
 
 /// Write a summed tile to its place in the output, and mirror it when the output is symmetric.

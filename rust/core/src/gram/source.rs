@@ -43,7 +43,9 @@ pub struct ReadAhead {
     /// Column where the slab that it takes next is likely to start.
     pub soon: usize,
     pub(super) held: Range<usize>,
+    /// What is held, from byte `start` on.
     pub(super) words: Vec<u64>,
+    pub(super) start: usize,
 }
 
 impl ReadAhead {
@@ -63,6 +65,11 @@ pub trait Rows: Sync {
     /// # Errors
     /// [`Error::Io`] when a file cannot be read.
     fn stretch(&self, row: usize, column: usize, to: Destination<'_>, isa: Isa, ahead: &mut ReadAhead) -> Result<()>;
+
+    /// Whether a stretch may have to come from a device: then more workers than cores take turns to wait for it.
+    fn waits(&self) -> bool {
+        false
+    }
 
     /// Where an element lies and its size in bytes, if it is in memory: only used to prefetch.
     fn address(&self, _row: usize, _column: usize) -> Option<(*const u8, usize)> {
@@ -158,6 +165,10 @@ impl Rows for Stacked<'_> {
     fn stretch(&self, row: usize, column: usize, to: Destination<'_>, isa: Isa, ahead: &mut ReadAhead) -> Result<()> {
         let (part, row) = self.locate(row);
         part.stretch(row, column, to, isa, ahead)
+    }
+
+    fn waits(&self) -> bool {
+        self.parts.iter().any(|part| part.waits())
     }
 
     fn address(&self, row: usize, column: usize) -> Option<(*const u8, usize)> {
