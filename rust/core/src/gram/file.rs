@@ -1,5 +1,5 @@
-//! Rows that stay in a file: read in stretches (past the page cache, where they are not in it) or mapped. Row-major, native byte order, no gaps: raw files and
-//! the contiguous datasets of HDF5.
+//! Rows that stay in a file: read in stretches (past the page cache, where they are not in it) or mapped. Row-major,
+//! native byte order, no gaps: raw files and the contiguous datasets of HDF5.
 
 use std::fs::File;
 use std::io;

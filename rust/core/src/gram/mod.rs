@@ -7,8 +7,9 @@
 //! slab order (`ordered`). The bits depend on the machine's instruction set, not on the number of threads.
 //!
 //! A call holds, beyond its arguments and result: per worker the packed panels (4 KiB a row, ≤ 1,020 rows a side) and,
-//! for files, ≤ 32 MiB read ahead a side (and 8 KiB a row); at most `2·workers + 2` partial tiles of `8·min(n, 1020)·min(m, 1020)` bytes
-//! and one more for their sum. Workers are the threads; for files that are read, up to 8 more.
+//! for files, ≤ 32 MiB read ahead a side (and 8 KiB a row); at most `2·workers + 2` partial tiles of
+//! `8·min(n, 1020)·min(m, 1020)` bytes and one more for their sum. Workers are the threads; for files that are read, up
+//! to 8 more.
 
 mod combine;
 mod direct;
