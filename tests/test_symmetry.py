@@ -92,6 +92,13 @@ def test_model_with_a_preferred_place_or_direction_is_seen():
     assert np.abs(equivariance_error(swap, batch(), Motion(quarter_turns=1)) - 1).max() > 1e-2
 
 
+def test_a_mini_batch_that_repeats_an_example_is_moved_too():
+    twice = batch().select([0, 0, 2])
+    moved = Motion(shift_x=1).on(twice)
+    assert torch.equal(moved.inputs, twice.inputs.roll(1, -2))
+    assert (moved.trajectory_ids == twice.trajectory_ids).all()
+
+
 def test_third_quartile():
     assert third_quartile(np.arange(5.0)) == 3.0
 

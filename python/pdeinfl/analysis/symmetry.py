@@ -62,24 +62,15 @@ class Motion:
         return moved.roll((self.shift_x, self.shift_y), (-2, -1))
 
     def on(self, batch: MiniBatch) -> MiniBatch:
-        """The mini-batch with inputs and targets moved; labels stay.
+        """The mini-batch with inputs and targets moved; labels and extras stay.
 
         Raises:
-            ValueError: inputs have other channels than targets, or extras would need moving.
+            ValueError: inputs have other channels than targets.
         """
         if batch.inputs.shape[1] != batch.targets.shape[1]:
             raise ValueError("a symmetry needs inputs and targets with the same channels")
         names = batch.channel_names
-        return MiniBatch(
-            self(batch.inputs, names),
-            self(batch.targets, names),
-            batch.class_ids,
-            batch.trajectory_ids,
-            batch.times,
-            class_names=batch.class_names,
-            channel_names=names,
-            extras=batch.extras,
-        )
+        return batch.with_fields(self(batch.inputs, names), self(batch.targets, names))
 
 
 def _quarter_turn(states: Tensor, kinds: Sequence[tuple[str, int]]) -> Tensor:

@@ -138,13 +138,13 @@ class MiniBatch:
         def move(t: torch.Tensor) -> torch.Tensor:
             return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
 
-        return self._replace(move(self.inputs), move(self.targets), tuple(move(e) for e in self.extras))
+        return self.with_fields(move(self.inputs), move(self.targets), tuple(move(e) for e in self.extras))
 
     def select(self, indices: Any) -> MiniBatch:
         """The examples at ``indices`` (integers, a slice or a boolean mask), in that order."""
         order = np.arange(len(self))[indices]
         at = torch.as_tensor(order, device=self.inputs.device)
-        chosen = self._replace(self.inputs[at], self.targets[at], tuple(e[at.to(e.device)] for e in self.extras))
+        chosen = self.with_fields(self.inputs[at], self.targets[at], tuple(e[at.to(e.device)] for e in self.extras))
         for name in ("class_ids", "trajectory_ids", "times"):
             object.__setattr__(chosen, name, getattr(self, name)[order])
         return chosen
@@ -161,10 +161,14 @@ class MiniBatch:
         digest.update("\0".join((*self.class_names, "", *self.channel_names)).encode())
         return digest.hexdigest()
 
-    def _replace(self, inputs: torch.Tensor, targets: torch.Tensor, extras: tuple[torch.Tensor, ...]) -> MiniBatch:
+    def with_fields(
+        self, inputs: torch.Tensor, targets: torch.Tensor, extras: tuple[torch.Tensor, ...] | None = None
+    ) -> MiniBatch:
+        """The same labels with other fields of the same channels; nothing is checked."""
         new = object.__new__(MiniBatch)
         for name in ("class_ids", "trajectory_ids", "times", "class_names", "channel_names"):
             object.__setattr__(new, name, getattr(self, name))
-        for name, value in (("inputs", inputs), ("targets", targets), ("extras", extras)):
+        fields = {"inputs": inputs, "targets": targets, "extras": self.extras if extras is None else extras}
+        for name, value in fields.items():
             object.__setattr__(new, name, value)
         return new
