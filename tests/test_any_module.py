@@ -206,3 +206,13 @@ def test_wrappers_are_looked_through():
         got = pi.influence(wrapped, batch, "smse", solver="dense", damping=1e-2, parameters="0.*", tol=0.1)
         assert got.settings["n_parameters"] == sum(p.numel() for p in module[0].parameters())
         assert np.array_equal(pi.influence(wrapped, batch, "smse", solver="dense", damping=1e-2).values, want)
+
+
+def test_a_forward_without_gradients_is_refused():
+    class Cut(torch.nn.Conv2d):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match="output does not depend on its parameters"):
+        pi.influence(Cut(4, 4, 1), mini_batch(), "smse", damping=1.0)

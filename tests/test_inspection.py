@@ -59,7 +59,7 @@ def test_faults_are_listed_and_the_rest_is_reported(tmp_path):
     assert report.n_read == 2
     assert "trajectory 1, snapshot 2: density holds NaN" in report.problems[0]
     assert any("total density drifts" in problem for problem in report.problems)
-    assert "problems:" in report.text()
+    assert f"  {len(report.problems)} problem" in report.text()
     assert np.isfinite(report.mean).all()
     with pytest.raises(OSError, match="none"):
         inspect(tmp_path / "none.nc")

@@ -88,3 +88,11 @@ def test_figure_and_refusals(checked, tmp_path):
         response_check(NET, BATCH, pi.Influence.load(tmp_path / "h.h5"))
     with pytest.raises(ValueError, match="`epsilons` must decrease by a constant ratio"):
         response_check(NET, BATCH, result, epsilons=[1, 0.5, 0.4])
+
+
+def test_another_mini_batch_or_another_module_is_refused(checked):
+    result, _ = checked
+    with pytest.raises(ValueError, match="another mini-batch"):
+        response_check(NET, mini_batch(4, seed=5), result)
+    with pytest.raises(ValueError, match=f"result is of {result.settings['n_parameters']} parameters"):
+        response_check(conv_net(width=4).double(), BATCH, result)

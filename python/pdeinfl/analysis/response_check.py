@@ -80,14 +80,21 @@ def response_check(
         where: arguments of `Jacobian` (patterns, device).
 
     Raises:
-        ValueError: the result keeps no steps, or the ladder is none.
+        ValueError: the result keeps no steps, is of another mini-batch or of another number of parameters, or the
+            ladder is none.
     """
     response_batch = batch if response_batch is None else response_batch
+    own = result.settings.get("response_batch_sha256") or result.settings.get("mini_batch_sha256")
+    if own not in (None, response_batch.sha256()):
+        raise ValueError("the result is of another mini-batch: pass the one whose influence it is")
     chosen = _strongest(result) if perturbations is None else [int(j) for j in perturbations]
     jacobian = Jacobian(model, dtype=torch.float64, **where)
     placed = jacobian.place(response_batch)
     observables = resolve_all(result.response_names, response_batch.channel_names)
     origin = jacobian.parameters.vector
+    n_parameters = result.settings.get("n_parameters", len(origin))
+    if n_parameters != len(origin):
+        raise ValueError(f"the result is of {n_parameters} parameters; this module has {len(origin)}")
 
     ladders = []
     for j in chosen:

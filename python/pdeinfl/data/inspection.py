@@ -78,7 +78,8 @@ class Inspection:
         if self.axis_residuals:
             shown = ", ".join(f"{order} {value:.2g}" for order, value in self.axis_residuals.items())
             lines += ["", f"  violation of the equation by axis order: {shown}"]
-        lines += ["", "  nothing wrong found" if not self.problems else f"  {len(self.problems)} problems:"]
+        n = len(self.problems)
+        lines += ["", f"  {n} problem{'s' if n > 1 else ''}:" if n else "  nothing wrong found"]
         return "\n".join(lines + [f"  - {problem}" for problem in self.problems])
 
 

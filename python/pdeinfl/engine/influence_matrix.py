@@ -292,6 +292,8 @@ class _Work:
         """By a solver that holds all gradients: the measured rounding of products and of gradients, and H."""
         (response, response_batch), (perturbation, batch) = self.response, self.perturbation
         gradients = gradient_set(self.jacobian, self.exact, response, response_batch, perturbation, batch)
+        if not bool(gradients.rows.any()) and self.jacobian.is_zero(self.metric.batch):
+            raise ValueError("the module's output does not depend on its parameters: is its forward under no_grad?")
         self.report(f"{len(gradients.rows)} gradients of {self.jacobian.n_parameters} parameters")
         self.metric.n_vjp += gradients.n_products
         wide = self.jacobian.dtype == torch.float64

@@ -315,6 +315,12 @@ class Jacobian:
         free = free_memory(self.device)
         return _MEMORY_SHARE * (free if self.memory_budget is None else min(free, self.memory_budget))
 
+    def is_zero(self, batch: MiniBatch) -> bool:
+        """Whether autograd sees no way from the parameters to the output, as of a forward under no_grad."""
+        with torch.enable_grad(), self._products():
+            theta = self.parameters.vector.clone().requires_grad_()
+            return not self.parameters.call(theta, batch.inputs[:1], [e[:1] for e in batch.extras]).requires_grad
+
     def _activation_bytes(self, batch: MiniBatch) -> int:
         """Bytes that the backward pass of one example saves: the unit in which chunks are sized."""
         if self._bytes_per_example is None:
