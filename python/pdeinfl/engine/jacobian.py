@@ -317,9 +317,7 @@ class Jacobian:
 
     def is_zero(self, batch: MiniBatch) -> bool:
         """Whether autograd sees no way from the parameters to the output, as of a forward under no_grad."""
-        with torch.enable_grad(), self._products():
-            theta = self.parameters.vector.clone().requires_grad_()
-            return not self.parameters.call(theta, batch.inputs[:1], [e[:1] for e in batch.extras]).requires_grad
+        return not self._first_output(batch).requires_grad
 
     def _activation_bytes(self, batch: MiniBatch) -> int:
         """Bytes that the backward pass of one example saves: the unit in which chunks are sized."""
@@ -331,13 +329,18 @@ class Jacobian:
                 total += t.numel() * t.element_size()
                 return t
 
-            with torch.enable_grad(), self._products(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-                theta = self.parameters.vector.clone().requires_grad_()
-                self.parameters.call(theta, batch.inputs[:1], [e[:1] for e in batch.extras])
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+                self._first_output(batch)
             weights = self.n_parameters * self.parameters.vector.element_size()
             state = math.prod(batch.targets.shape[1:]) * self.parameters.vector.element_size()
             self._bytes_per_example = max(total - weights, state, 1)
         return self._bytes_per_example
+
+    def _first_output(self, batch: MiniBatch) -> Tensor:
+        """The output of one example, differentiable in the parameters."""
+        with torch.enable_grad(), self._products():
+            theta = self.parameters.vector.clone().requires_grad_()
+            return self.parameters.call(theta, batch.inputs[:1], [e[:1] for e in batch.extras])
 
 
 def _equal_share(n: int, most: int) -> int:

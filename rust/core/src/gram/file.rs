@@ -76,12 +76,13 @@ impl FileMatrix {
                 ),
             )));
         }
+        let aligned = self.offset.is_multiple_of(size_of::<T>() as u64);
         if !self.mapped || bytes == 0 {
             let place = Place { offset: self.offset, shape: self.shape, stored: PhantomData };
-            let direct = Direct::open(&self.path, &file);
+            let direct = if aligned { Direct::open(&self.path, &file) } else { None };
             return Ok(Box::new(ReadRows::<T> { file, direct, path: self.path.clone(), place }));
         }
-        if !self.offset.is_multiple_of(size_of::<T>() as u64) {
+        if !aligned {
             return Err(Error::invalid(format!(
                 "{}: a mapped {} matrix must start at a multiple of {} bytes; got {}: read it unmapped",
                 self.path.display(),
@@ -135,6 +136,7 @@ fn next<T>(ahead: &ReadAhead, column: usize, least: usize) -> Range<usize> {
 
 struct ReadRows<T> {
     file: File,
+    /// None also where elements would not be aligned in memory as they lie in the file.
     direct: Option<Direct>,
     path: PathBuf,
     place: Place<T>,
@@ -145,9 +147,8 @@ impl<T: Element> ReadRows<T> {
     fn read(&self, row: usize, take: Range<usize>, ahead: &mut ReadAhead) -> Result<()> {
         ahead.held = 0..0;
         let (at, n_bytes) = (self.place.byte(row, take.start), take.len() * size_of::<T>());
-        let direct = self.direct.as_ref().filter(|_| at.is_multiple_of(size_of::<T>() as u64));
-        let read = direct.filter(|_| !is_cached(&self.file, at, n_bytes));
-        if let Some(start) = read.and_then(|direct| direct.read(at, n_bytes, &mut ahead.words)) {
+        let direct = self.direct.as_ref().filter(|_| !is_cached(&self.file, at, n_bytes));
+        if let Some(start) = direct.and_then(|direct| direct.read(at, n_bytes, &mut ahead.words)) {
             (ahead.held, ahead.start) = (take, start);
             return Ok(());
         }
@@ -155,7 +156,9 @@ impl<T: Element> ReadRows<T> {
         let bytes = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut ahead.words)[..n_bytes];
         self.file.read_exact_at(bytes, at).map_err(|e| named(&self.path, &e))?;
         let after = after::<T>(ahead, &take, self.place.shape.1);
-        if let Some(n) = std::num::NonZeroU64::new((after.len() * size_of::<T>()) as u64).filter(|_| direct.is_none()) {
+        if let Some(n) =
+            std::num::NonZeroU64::new((after.len() * size_of::<T>()) as u64).filter(|_| self.direct.is_none())
+        {
             // Advice: a system that does not take it reads later.
             let _ = fadvise(&self.file, self.place.byte(row, after.start), Some(n), Advice::WillNeed);
         }

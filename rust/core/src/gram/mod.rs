@@ -114,14 +114,16 @@ fn contract_in<P: Packed>(
     let waits = sources.0.waits() || sources.1.waits();
     let n_workers = if waits { n_threads + n_threads.min(MAX_WAITING) } else { n_threads };
     let ordered = Ordered::new(plan.n_units(), length, 2 * n_workers + 2, fold);
-    let work = || {
-        let mut worker = Worker::<P>::new(isa);
-        ordered.work(|unit, partial| {
-            let (block, slab) = plan.unit(unit);
-            worker.run(sources, block, slab, partial, progress)
-        })
+    let all = || {
+        let ended = rayon::broadcast(|_| {
+            let mut worker = Worker::<P>::new(isa);
+            ordered.work(|unit, partial| {
+                let (block, slab) = plan.unit(unit);
+                worker.run(sources, block, slab, partial, progress)
+            })
+        });
+        ended.into_iter().collect()
     };
-    let all = || rayon::broadcast(|_| work()).into_iter().collect();
     if waits { pool(Some(n_workers))?.install(all) } else { all() }
 }
 
