@@ -208,6 +208,33 @@ def test_wrappers_are_looked_through():
         assert np.array_equal(pi.influence(wrapped, batch, "smse", solver="dense", damping=1e-2).values, want)
 
 
+class BatchStatistics(nn.Module):
+    """Subtracts the mean over the batch, as a batch norm without running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+def test_a_module_that_mixes_examples_is_refused():
+    with pytest.raises(ValueError, match="mixes the examples of a batch") as caught:
+        pi.influence(BatchStatistics(), mini_batch(4), "smse", damping=1.0)
+    assert "\n" not in str(caught.value)
+    assert pi.influence(BatchStatistics(), mini_batch(1), "smse", damping=1.0).values.shape == (1, 1, 1, 1)
+
+
+def test_a_module_that_draws_at_random_is_refused():
+    class Noisy(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) + 0.1 * torch.randn(x.shape)
+
+    with pytest.raises(ValueError, match="draws at random"):
+        pi.influence(Noisy(4, 4, 1), mini_batch(3), "smse", damping=1.0)
+
+
 def test_a_forward_without_gradients_is_refused():
     class Cut(torch.nn.Conv2d):
         @torch.no_grad()

@@ -87,6 +87,10 @@ def test_relative_error_bounds_the_frobenius_norm_and_is_no_larger_than_the_elem
     elementwise = relative_error(certified.values, certified.error_bound)
     assert (certified.relative_error <= elementwise * (1 + 64 * EPS)).all()
     assert (certified.relative_error < 0.95 * elementwise).any()
+    rows, norms = np.linalg.norm(certified.values - h, axis=-1), np.linalg.norm(certified.error_bound, axis=-1)
+    assert (rows <= certified.row_error + 64 * EPS * (1 + 1 / damping) * np.abs(h).max()).all()
+    assert (certified.row_error <= norms * (1 + 64 * EPS)).all()
+    assert (certified.row_error < 0.999 * norms).any()
 
 
 def test_nested_subspaces_tighten_both_sides():
@@ -125,6 +129,7 @@ def test_exact_paths_report_rounding_alone():
         size = np.sqrt(np.outer(*(np.diag(side.upper[0]) for side in path.sides(damping))))
         np.testing.assert_allclose(certified.values[0, 0], h, rtol=0, atol=64 * EPS * size.max() / damping)
         np.testing.assert_allclose(certified.error_bound[0, 0], 1e-9 * size, rtol=64 * EPS)
+        np.testing.assert_allclose(certified.row_error[0, 0], 1e-9 * np.linalg.norm(size, axis=1), rtol=64 * EPS)
         assert certified.converged
 
 

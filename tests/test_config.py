@@ -6,6 +6,9 @@ from importlib import resources
 
 import pytest
 
+import pdeinfl as pi
+from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
+from pdeinfl.data.writer import write_trajectories
 from pdeinfl.experiment.config import load_config, parse_config, tomllib
 from pdeinfl.experiment.feasibility import check_feasible
 
@@ -55,7 +58,7 @@ def test_defaults_and_overrides():
 )
 def test_controls_respond_with_the_observable_of_the_answer(response, perturbation, control):
     influence = parse(influence={"response": response, "perturbation": perturbation}).influence
-    assert influence.control_response() == control
+    assert influence.control_response(CE_CHANNELS) == control
 
 
 @pytest.mark.parametrize(
@@ -124,9 +127,19 @@ def test_files(tmp_path):
     assert load_config(path).name == "mine"
 
 
-def test_what_responds_by_default_is_that_of_the_equation():
+def test_what_responds_by_default_is_what_the_channels_allow():
     surrogates = {"surrogates": {"a": {"kind": "ViT"}}}
-    assert parse_config(surrogates).influence.response == ("smse", "mass", "energy")
-    flow = {**surrogates, "data": {"equation": "NS", "classes": ["BB"]}}
-    assert parse_config(flow).influence.response == ("smse", "kinetic_energy", "enstrophy")
-    assert parse_config({**flow, "influence": {"response": ["smse"]}}).influence.response == ("smse",)
+    unsaid = parse_config(surrogates).influence
+    assert unsaid.responses(CE_CHANNELS) == ("smse", "mass", "energy")
+    assert unsaid.responses(NS_CHANNELS) == ("smse", "kinetic_energy", "enstrophy")
+    assert unsaid.responses(("heat",)) == unsaid.control_response(("heat",)) == ("smse",)
+    said = parse_config({**surrogates, "influence": {"response": ["smse"]}}).influence
+    assert said.responses(NS_CHANNELS) == ("smse",)
+
+
+def test_own_files_of_any_equation_run_without_naming_responses(tmp_path):
+    """Navier–Stokes files under the default ``equation``, which is for simulations."""
+    flow = pi.simulate("NS", ("BB",), n_per_class=4, resolution=16, n_steps=2, seed=0)
+    write_trajectories(tmp_path, flow)
+    data = {"path": [str(tmp_path / "NS-BB.nc")], "split": [0.5, 0.25, 0.25]}
+    check_feasible(parse_config({"surrogates": {"a": {"kind": "ViT", "width": 8, "depth": 1}}, "data": data}))

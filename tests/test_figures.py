@@ -431,3 +431,28 @@ def test_nothing_sticks_out_of_the_figure():
         assert box.y0 > -slack, name
         assert box.x1 < width + slack, name
         assert box.y1 < height + slack, name
+
+
+def legend_of(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_what_the_solves_leave_is_drawn_without_stretching_the_axis():
+    plain = damping_curve([0.9, 0.8, 0.7])
+    bounded = replace(plain, bound_low=np.array([-np.inf, 0.7, 0.65]), bound_high=np.array([np.inf, 0.9, 0.75]))
+    without, drawn = (figures.damping_path({"UNet": {"class locking": c}}) for c in (plain, bounded))
+    assert "error of the solves, at most" in legend_of(drawn)
+    assert "error of the solves, at most" not in legend_of(without)
+    assert drawn.axes[0].get_ylim() == without.axes[0].get_ylim()
+    assert len(drawn.axes[0].lines) == len(without.axes[0].lines) + 2
+
+
+def test_legend_and_note_name_only_what_is_drawn():
+    bare = replace(damping_curve([0.9, 0.8, 0.7]), reference=None)
+    figure = figures.damping_path({"UNet": {"class locking": bare}})
+    assert legend_of(figure) == ["trained"]
+    assert not any("intervals" in text for text in texts(figure))
+    banded = replace(damping_curve([0.9, 0.8, 0.7]), low=np.full(3, 0.5), high=np.ones(3))
+    figure = figures.damping_path({"UNet": {"class locking": banded}})
+    assert legend_of(figure) == ["trained", "where the reading changes"]
+    assert any("intervals" in text for text in texts(figure))

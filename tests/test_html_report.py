@@ -29,7 +29,7 @@ from pdeinfl.html_report import (
     wording,
 )
 from pdeinfl.html_report.damping_curves import CLASS_LOCKING, COHERENCE_TIME, damping_curves
-from pdeinfl.html_report.number_format import decimal, interval, significant, steps
+from pdeinfl.html_report.number_format import bounds, decimal, interval, significant, steps
 from pdeinfl.html_report.run_tables import response_check_table
 from pdeinfl.html_report.stability import difference_range, reading_range, stable_range
 from pdeinfl.run_contents import PredictionSample, RunContents
@@ -104,6 +104,7 @@ def with_path(result, relative=1e-3):
         result,
         values=result.values[:1],
         error_bound=np.zeros((1, 1, n, n)),
+        row_error=np.zeros((1, 1, n)),
         relative_error=np.zeros((1, 1)),
         converged=True,
         response_names=result.response_names[:1],
@@ -573,7 +574,7 @@ def pairs(response, perturbation, **more):
 
 def test_controls_of_a_configured_run_answer_and_others_are_left_out(tmp_path):
     response, perturbation = ("smse", "mass", "energy"), ("mass",)
-    configured = InfluenceConfig(response=response, perturbation=perturbation).control_response()
+    configured = InfluenceConfig(response=response, perturbation=perturbation).control_response(())
     results = {"UNet": [pairs(response, perturbation)]}
     for control, compared in ((configured, True), (perturbation, False)):
         built = build_content(run_of(results, controls={"UNet": [pairs(control, perturbation)]}), OPTIONS)
@@ -604,3 +605,68 @@ def test_channel_blocks_only_where_they_cover_all_channels():
     (drawn,) = (f for f in whole.figures if f.stem == "channel_resolved_UNet")
     assert "the sum of all blocks is H over its mean self-influence" in drawn.caption
     assert not [f for f in part.figures if f.stem.startswith("channel_resolved")]
+
+
+def test_what_the_solves_leave_open_counts_like_an_interval():
+    known = Estimate(0.9, 0.85, 0.95, bound_low=0.8, bound_high=1.0)
+    assert known.side(0.5) == 1
+    assert not known.is_blurred(0.5)
+    open_one = Estimate(0.9, 0.85, 0.95, bound_low=0.4, bound_high=1.0)
+    assert open_one.span == (0.4, 1.0)
+    assert open_one.side(0.5) == 0
+    assert open_one.is_blurred(0.5)
+    assert Estimate(0.9, bound_low=0.6, bound_high=1.0).side(0.5) == 1, "without an interval the bounds stand alone"
+    assert known.apart(Estimate(0.7, 0.65, 0.75)) == 1
+    assert known.apart(Estimate(0.7, 0.65, 0.75, bound_low=0.6, bound_high=0.82)) == 0
+    assert Estimate(0.9).side(0.5) == 1
+    assert (bounds(known), bounds(Estimate(0.9))) == ("0.80 … 1.00", "")
+    assert bounds(Estimate(INF, bound_low=INF, bound_high=INF), 1, 11) == "> 11"
+    assert bounds(Estimate(3, bound_low=2.51, bound_high=INF), 1, 11) == "2.5 … > 11"
+
+
+def test_a_reading_that_the_solves_leave_open_asks_for_a_smaller_tolerance():
+    summary = summary_of(class_locking=Quantity(Estimate(0.9, 0.85, 0.95, KIND, bound_low=0.3, bound_high=1.2)))
+    assert "is undecided (class locking 0.90)" in wording.headline(summary)
+    assert "smaller `tol`" in wording.meaning(summary)
+    assert "More seeds" not in wording.meaning(summary)
+    assert "within the error of the solves 0.30 … 1.20" in wording.value_text(summary.class_locking, summary, False)
+    narrow = replace(summary.class_locking, trained=Estimate(0.5, 0.3, 0.7, KIND, bound_low=0.45, bound_high=0.49))
+    assert "More seeds" in wording.meaning(replace(summary, class_locking=narrow))
+
+
+def test_a_reading_is_stable_only_where_the_solves_leave_it():
+    sure = curve([2] * 5)
+    assert reading_range(sure, 1e-2).decades == pytest.approx(4)
+    blurred = replace(sure, bound_low=np.array([0.5, 1.5, 1.5, 1.5, 1.5]), bound_high=np.full(5, 3.0))
+    assert reading_range(blurred, 1e-2).decades == pytest.approx(3)
+
+
+def test_the_summary_of_solved_matrices_shows_what_the_solves_leave(tmp_path):
+    results = {"UNet": [with_error(r, 1e-2) for r in many(path=True)]}
+    content = build_content(run_of(results), ReportOptions(n_bootstrap=100, n_bootstrap_path=20))
+    locking = content.summaries[0].class_locking.trained
+    assert locking.bound_low < locking.value < locking.bound_high
+    cells = {row[0]: row[1] for row in content.tables[0].rows}
+    assert f"({bounds(locking)})" in cells["class locking"]
+    text, _ = read(content, tmp_path)
+    assert f"within the error of the solves {bounds(locking)}" in text
+
+
+def with_error(result, share):
+    bound = share * np.abs(result.values)
+    return replace(result, error_bound=bound, row_error=np.linalg.norm(bound, axis=-1))
+
+
+def test_a_difference_that_the_solves_may_have_made_is_no_difference():
+    trained = Estimate(0.9, 0.85, 0.95, KIND, bound_low=0.88, bound_high=0.92)
+    control = Estimate(0.3, 0.2, 0.4, KIND, bound_low=-1.0, bound_high=0.9)
+    summary = summary_of(class_locking=Quantity(trained, control))
+    said = wording.untrained_text(summary.class_locking, summary, False)
+    assert "differs from the untrained network's (0.30 [0.20, 0.40]), but the error of the solves" in said
+    assert "`control_tol`" in said
+    sharp = replace(summary.class_locking, untrained=replace(control, bound_low=0.25, bound_high=0.35))
+    assert wording.untrained_text(sharp, summary, False).startswith("Training raised the class locking")
+    other = replace(summary, name="ViT", class_locking=Quantity(control))
+    assert "UNet and ViT cannot be told apart by class locking: the error of the solves" in wording.comparison(
+        [summary, other]
+    )[-1]

@@ -446,11 +446,15 @@ def test_labelled_data_without_xarray_say_what_is_missing(monkeypatch):
 
 @pytest.mark.parametrize(
     ("channels", "names"),
-    [(4, ("smse", "mass", "energy")), (2, ("smse", "kinetic_energy", "enstrophy")), (3, ("smse",))],
+    [
+        (("density", "momentum_x", "momentum_y", "energy"), ("smse", "mass", "energy")),
+        (("velocity_x", "velocity_y"), ("smse", "kinetic_energy", "enstrophy")),
+        (("r", "g", "b"), ("smse",)),
+    ],
 )
 def test_what_responds_by_default_is_what_the_channels_have(channels, names):
-    batch = mini_batch(3, channels=channels)
-    result = pi.influence(conv_net(channels=channels), batch, damping=pi.Damping.relative(1e-1))
+    batch = mini_batch(3, channels=len(channels), channel_names=channels)
+    result = pi.influence(conv_net(channels=len(channels)), batch, damping=pi.Damping.relative(1e-1))
     assert result.response_names == names
 
 

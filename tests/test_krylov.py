@@ -132,6 +132,62 @@ def test_stops_where_rounding_forbids_the_tolerance():
     assert result.n_jvp + result.n_vjp < patient.n_jvp + patient.n_vjp
 
 
+def uneven():
+    """The problem with targets moved towards the predictions, so that residuals differ by four orders of magnitude."""
+    module, batch, _ = problem()
+    with torch.no_grad():
+        said = module(batch.inputs)
+    share = torch.logspace(0, -4, len(said))[torch.randperm(len(said), generator=torch.Generator().manual_seed(0))]
+    return module, batch.with_fields(batch.inputs, said + share[:, None, None, None] * (batch.targets - said))
+
+
+def relative_row_errors(result):
+    h = result["smse", "smse"]
+    return result.row_error[0, 0] / np.linalg.norm(h - h.mean(1, keepdims=True), axis=1)
+
+
+def test_small_rows_are_resolved_too():
+    module, batch = uneven()
+    exact = Exact(module, batch)
+    h, _ = exact.influence("smse", "smse", 1e-4 * exact.top)
+    norms = np.linalg.norm(h, axis=1)
+    assert norms.max() > 1e3 * norms.min()
+    options = {"damping": 1e-4 * exact.top, "product_dtype": "float64", "tol": 0.05}
+    whole = pi.influence(module, batch, "smse", row_tol=np.inf, **options)
+    assert whole.converged
+    assert relative_row_errors(whole).max() > 0.5
+    result = pi.influence(module, batch, "smse", **options)
+    assert relative_row_errors(result).max() <= 0.5
+    finer = pi.influence(module, batch, "smse", row_tol=0.1, **options)
+    assert relative_row_errors(finer).max() <= 0.1
+    for found in (whole, result, finer):
+        assert (np.linalg.norm(found["smse", "smse"] - h, axis=1) <= found.row_error[0, 0]).all()
+    spent = [r.n_jvp + r.n_vjp for r in (whole, result, finer)]
+    assert spent[0] < spent[1] <= spent[2] <= 2 * spent[0] + 2 * len(batch)
+
+
+def test_rows_take_at_most_as_many_products_as_the_whole_did():
+    module, batch = uneven()
+    exact = Exact(module, batch)
+    options = {"damping": 1e-3 * exact.top, "product_dtype": "float64", "tol": 0.1}
+    spent = []
+    for row_tol in (np.inf, 1e-9):
+        result = pi.influence(module, batch, "smse", row_tol=row_tol, **options)
+        spent.append(result.n_jvp + result.n_vjp)
+    assert spent[0] < spent[1] <= 2 * spent[0] + 2 * len(batch)
+
+
+def test_rows_of_equal_size_cost_nothing_more():
+    spent = [r.n_jvp + r.n_vjp for r in (solve(1e-2, tol=0.01), solve(1e-2, tol=0.01, row_tol=np.inf))]
+    assert spent[0] == spent[1]
+
+
+@pytest.mark.parametrize("row_tol", [0.0, -1.0, float("nan")])
+def test_row_tol_must_be_positive(row_tol):
+    with pytest.raises(ValueError, match="`row_tol` must be positive; got"):
+        solve(1e-2, row_tol=row_tol)
+
+
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
 def test_block_share_must_be_a_share(share):
     with pytest.raises(ValueError, match=r"`block_share` must lie in \(0, 1\]; got"):

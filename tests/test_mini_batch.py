@@ -6,6 +6,7 @@ import torch
 
 import pdeinfl as pi
 from engine_problems import mini_batch
+from pdeinfl.analysis.symmetry import Motion
 
 X = torch.rand(3, 4, 2, 2)
 LABELS = {"class_ids": [0, 1, 0], "trajectory_ids": [0, 1, 0], "times": [1, 1, 2]}
@@ -25,7 +26,7 @@ def test_it_prints_on_one_line():
     text = repr(pi.MiniBatch(X, X, **LABELS))
     assert text == (
         "MiniBatch(3 transitions of 2 trajectories, 4 x 2 x 2; classes class 0, class 1; "
-        "channels density, momentum_x, momentum_y, energy)"
+        "channels density, momentum_x, momentum_y, energy (assumed))"
     )
 
 
@@ -97,3 +98,29 @@ def test_refusals_are_one_line_and_name_the_argument(case):
     with pytest.raises(ValueError, match=message) as caught:
         pi.MiniBatch(**{"inputs": X, "targets": X, **LABELS, **settings})
     assert "\n" not in str(caught.value)
+
+
+def test_assumed_channels_say_so_and_decide_nothing_by_default():
+    fields = torch.rand(3, 2, 4, 4)
+    labels = {"class_ids": [0, 0, 0], "trajectory_ids": [0, 0, 0], "times": [1, 2, 3]}
+    unnamed = pi.MiniBatch(fields, fields + 1, **labels)
+    named = pi.MiniBatch(fields, fields + 1, **labels, channel_names=("velocity_x", "velocity_y"))
+    assert unnamed.channel_names == named.channel_names
+    assert "(assumed)" in repr(unnamed)
+    assert "(assumed)" not in repr(named)
+    for batch in (unnamed, unnamed.select([0, 2]), unnamed.to(dtype=torch.float64)):
+        assert batch.channels_are_assumed
+    module = torch.nn.Conv2d(2, 2, 1)
+    assert pi.influence(module, unnamed, damping=1.0).response_names == ("smse",)
+    assert pi.influence(module, named, damping=1.0).response_names == ("smse", "kinetic_energy", "enstrophy")
+    assert pi.influence(module, unnamed, "kinetic_energy", damping=1.0).response_names == ("kinetic_energy",)
+
+
+def test_assumed_vectors_turn_with_a_warning():
+    fields = torch.rand(2, 2, 4, 4)
+    labels = {"class_ids": [0, 0], "trajectory_ids": [0, 0], "times": [1, 2]}
+    unnamed = pi.MiniBatch(fields, fields + 1, **labels)
+    with pytest.warns(UserWarning, match="velocity_x and velocity_y are assumed and turn as a vector"):
+        Motion(quarter_turns=1).on(unnamed)
+    Motion(shift_x=1).on(unnamed)
+    Motion(quarter_turns=1).on(pi.MiniBatch(fields, fields, **labels, channel_names=("u", "v")))

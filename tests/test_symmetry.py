@@ -10,6 +10,7 @@ import pdeinfl as pi
 from engine_problems import Exact, conv_net, mini_batch
 from pdeinfl.analysis.lie import lie_derivative
 from pdeinfl.analysis.symmetry import Motion, dihedral, equivariance_error, spatial_lie_derivative, third_quartile
+from pdeinfl.data.mini_batch import CE_CHANNELS
 
 NAMES = ("density", "momentum_x", "momentum_y", "energy")
 EPS = torch.finfo(torch.float64).eps
@@ -143,7 +144,7 @@ def test_refusals():
 @pytest.mark.parametrize("motion", [Motion(quarter_turns=1), Motion(flip_x=True), Motion(shift_x=2, shift_y=1)])
 def test_influence_on_an_orbit_matches_explicit_jacobians(motion):
     """``H^g = g_A(g·x, g·y)ᵀ η⁻¹ g_B``, η and g_B those of the unmoved mini-batch (MATH §7)."""
-    module, own = conv_net(), mini_batch(4, sides=(4, 4))
+    module, own = conv_net(), mini_batch(4, sides=(4, 4), channel_names=CE_CHANNELS)
     moved = motion.on(own)
     truth = Exact(module, own, response_batch=moved)
     damping = 1e-2 * truth.top

@@ -3,11 +3,16 @@
 ``style="pooled"``: median and quartiles over all selected entries of all seeds × mini-batches. ``style="paper"``: means
 over pairs within a mini-batch, then the mean over seeds × mini-batches as the centre (field ``median``), with quartiles
 over seeds × mini-batches (two-time, class) or over the seeds' means (lag, distance). Rows respond, columns perturb.
+
+Two kinds of uncertainty go with a centre. ``ci_low`` and ``ci_high`` (None unless asked for): its scatter over seeds
+and mini-batches. ``bound_low`` and ``bound_high`` (None where results have no bounds): where the error of the solves
+leaves it, all entries moved down or up together by as much as their certificates allow; infinite where rows are
+unresolved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +30,7 @@ from pdeinfl.analysis.selection import LabelArrays, Selection, select
 from pdeinfl.engine.influence_matrix import Influence
 
 QUARTILES = (0.25, 0.5, 0.75)
+_LARGE, _SQRT_LARGE = 1e200, 1e100
 STYLES = ("pooled", "paper")
 MAX_LAGS = {"pooled": 11, "paper": 8}
 """The longest lag that each style draws (MATH §5)."""
@@ -47,6 +53,8 @@ class TwoTime:
     ci_high: np.ndarray | None
     interval: str
     n_masked: int
+    bound_low: np.ndarray | None = None
+    bound_high: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +66,8 @@ class Profile:
     upper: np.ndarray
     ci_low: np.ndarray | None
     ci_high: np.ndarray | None
+    bound_low: np.ndarray | None = None
+    bound_high: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +100,8 @@ class ClassTransfer:
     interval: str
     n_masked: int
     draws: np.ndarray | None
+    bound_low: np.ndarray | None = None
+    bound_high: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,17 +120,20 @@ class DistanceDecay:
     n_masked: int
     edges: np.ndarray
     overlap: int
+    bound_low: np.ndarray | None = None
+    bound_high: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Bins:
-    """Flat results over bins."""
+    """Flat results over bins; ``bounds``: limits of the centre within the error of the solves."""
 
     centre: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
     draws: np.ndarray | None
     asked: bool
+    bounds: tuple[np.ndarray, np.ndarray] | None
 
     def interval(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         if self.draws is not None:
@@ -154,7 +169,7 @@ def two_time(
     bins = _aggregate(selection, labels, "two_time", len(times), style, resamples, n_bootstrap > 0)
     shape = (len(times), len(times))
     return TwoTime(times, *_quartiles(bins, shape), style, *_limits(bins, shape), resamples.description,
-                   selection.n_masked)  # fmt: skip
+                   selection.n_masked, *_bounds(bins, shape))  # fmt: skip
 
 
 def lag_profile(
@@ -188,7 +203,8 @@ def lag_profile(
     def part(start: int) -> Profile:
         at = slice(start, start + n_lags)
         ends = (None, None) if low is None or high is None else (low[at], high[at])
-        return Profile(bins.centre[at], bins.lower[at], bins.upper[at], *ends)
+        bounds = (None, None) if bins.bounds is None else (bins.bounds[0][at], bins.bounds[1][at])
+        return Profile(bins.centre[at], bins.lower[at], bins.upper[at], *ends, *bounds)
 
     draws = None if bins.draws is None else bins.draws[:, :n_lags]
     lags = np.arange(-max_lag, max_lag + 1)
@@ -213,7 +229,7 @@ def class_transfer(
     bins = _aggregate(selection, selection.class_labels(), kind, k, style, resamples, n_bootstrap > 0)
     draws = None if bins.draws is None else bins.draws.reshape(-1, k, k)
     return ClassTransfer(selection.class_names, *_quartiles(bins, (k, k)), style, *_limits(bins, (k, k)),
-                         resamples.description, selection.n_masked, draws)  # fmt: skip
+                         resamples.description, selection.n_masked, draws, *_bounds(bins, (k, k)))  # fmt: skip
 
 
 def distance_decay(
@@ -253,20 +269,24 @@ def distance_decay(
         raise ValueError(f"distances between inputs must spread over a range; got {spread.size} from {low} to {high}")
     edges = np.geomspace(low, high, n_bins + 2 * overlap)
     edges[[0, -1]] = low, high
-    sums, counts = _core.bin_sums(
-        selection.values, selection.class_labels(), selection.clusters, "distance", 0, distances, edges
-    )
-    window = np.lib.stride_tricks.sliding_window_view
-    width = 2 * overlap
-    means = _means(window(sums, width, axis=1).sum(-1), window(counts, width, axis=1).sum(-1))
+    labels, width = selection.class_labels(), 2 * overlap
+
+    def means(values: list[np.ndarray]) -> np.ndarray:
+        sums, counts = _core.bin_sums(values, labels, selection.clusters, "distance", 0, distances, edges)
+        window = np.lib.stride_tricks.sliding_window_view
+        return _means(window(sums, width, axis=1).sum(-1), window(counts, width, axis=1).sum(-1))
+
     if style == "pooled":
-        (lower, centre, upper), draws = column_quantiles(means, QUARTILES, resamples.multiplicities, selection.clusters)
-        bins = _Bins(centre, lower, upper, draws, n_bootstrap > 0)
+        (lower, centre, upper), draws = column_quantiles(
+            means(selection.values), QUARTILES, resamples.multiplicities, selection.clusters
+        )
+        limits = _extremes(selection, lambda values: column_quantiles(means(values), (0.5,))[0][0])
+        bins = _Bins(centre, lower, upper, draws, n_bootstrap > 0, limits)
     else:
         bins = _of_means(selection, means, resamples, n_bootstrap > 0, over_seeds=True)
     shape = (n_bins,)
     return DistanceDecay(edges[overlap : overlap + n_bins], *_quartiles(bins, shape), style, *_limits(bins, shape),
-                         resamples.description, selection.n_masked, edges, overlap)  # fmt: skip
+                         resamples.description, selection.n_masked, edges, overlap, *_bounds(bins, shape))  # fmt: skip
 
 
 def _select(
@@ -284,21 +304,48 @@ def _aggregate(
         (lower, centre, upper), _, draws = _core.pooled_quantiles(
             selection.values, labels, selection.clusters, kind, size, list(QUARTILES), resamples.multiplicities
         )
-        return _Bins(centre, lower, upper, draws, asked)
-    means = _means(*_core.bin_sums(selection.values, labels, selection.clusters, kind, size))
+        limits = _extremes(
+            selection,
+            lambda values: _core.pooled_quantiles(values, labels, selection.clusters, kind, size, [0.5])[0][0],
+        )
+        return _Bins(centre, lower, upper, draws, asked, limits)
+
+    def means(values: list[np.ndarray]) -> np.ndarray:
+        return _means(*_core.bin_sums(values, labels, selection.clusters, kind, size))
+
     return _of_means(selection, means, resamples, asked, over_seeds=kind == "lag")
 
 
-def _of_means(selection: Selection, means: np.ndarray, resamples: Plan, asked: bool, over_seeds: bool) -> _Bins:
+def _of_means(
+    selection: Selection,
+    means_of: Callable[[list[np.ndarray]], np.ndarray],
+    resamples: Plan,
+    asked: bool,
+    over_seeds: bool,
+) -> _Bins:
     """The paper's style from the means ``(n_blocks, n_bins)`` of each mini-batch."""
-    spread = means
+    spread = means = means_of(selection.values)
     if over_seeds:
         spread = np.stack([nan_mean(means[selection.seeds == s]) for s in range(len(selection.group_sizes))])
     (lower, upper), _ = column_quantiles(spread, (0.25, 0.75))
     draws = None
     if resamples.multiplicities is not None:
         draws = weighted_means(means, resamples.multiplicities[:, selection.clusters].astype(np.float64))
-    return _Bins(nan_mean(means), lower, upper, draws, asked)
+    limits = _extremes(selection, lambda values: nan_mean(means_of(values)))
+    return _Bins(nan_mean(means), lower, upper, draws, asked, limits)
+
+
+def _extremes(
+    selection: Selection, centre: Callable[[list[np.ndarray]], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """A centre that no entry lowers by rising, of all entries at the lower and at the upper ends of their bounds."""
+    if selection.errors is None:
+        return None
+    pairs = list(zip(selection.values, selection.errors, strict=True))
+    # A large number stands for infinity, which quantiles would interpolate to NaN.
+    low = centre([np.maximum(value - error, -_LARGE) for value, error in pairs])
+    high = centre([np.minimum(value + error, _LARGE) for value, error in pairs])
+    return np.where(low < -_SQRT_LARGE, -np.inf, low), np.where(high > _SQRT_LARGE, np.inf, high)
 
 
 def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -322,6 +369,10 @@ def _distances(selection: Selection) -> list[np.ndarray]:
 
 def _quartiles(bins: _Bins, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return bins.centre.reshape(shape), bins.lower.reshape(shape), bins.upper.reshape(shape)
+
+
+def _bounds(bins: _Bins, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    return (None, None) if bins.bounds is None else (bins.bounds[0].reshape(shape), bins.bounds[1].reshape(shape))
 
 
 def _limits(bins: _Bins, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pdeinfl.analysis.standardization import standardize_values
 from pdeinfl.engine.influence_matrix import Influence, Labels
+from pdeinfl.engine.standardized_error import standardized_error
 
 LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 ResultKey = tuple[str, int, int, int]
@@ -22,6 +23,8 @@ class Selection:
     Attributes:
         keys: (run, seed, epoch, mini-batch) of each block.
         values: the blocks. rows, columns: labels of each block's responses and perturbations.
+        errors: the error of each entry that the certificates of H allow, infinite where a scale is not resolved; None
+            where a result has no bounds.
         clusters: ``(m,)``, the (run, seed, mini-batch) of each block, numbered seed by seed.
         seeds: ``(m,)``, the (run, seed) of each block. group_sizes: number of mini-batches of each (run, seed).
         n_masked: rows that have no scale and are NaN.
@@ -29,6 +32,7 @@ class Selection:
 
     keys: tuple[ResultKey, ...]
     values: list[np.ndarray]
+    errors: list[np.ndarray] | None
     rows: list[Labels]
     columns: list[Labels]
     distances: list[np.ndarray | None]
@@ -83,6 +87,7 @@ def select(
     """
     blocks: list[np.ndarray] = []
     losses: list[np.ndarray | None] = []
+    bounds: list[tuple[np.ndarray, np.ndarray]] = []
     rows, columns, distances = [], [], []
     keys: dict[ResultKey, None] = {}
     names: tuple[str, ...] | None = None
@@ -101,6 +106,8 @@ def select(
                 raise ValueError(f"results must share their class names; got {names} and {tuple(labels.class_names)}")
         blocks.append(np.ascontiguousarray(result[response, perturbation], dtype=np.float64))
         losses.append(result.losses)
+        pair = result.pair_index(response, perturbation)
+        bounds.append((result.error_bound[pair], result.row_error[pair]))
         rows.append(result.response_labels)
         columns.append(result.perturbation_labels)
         distances.append(result.input_distance)
@@ -114,6 +121,12 @@ def select(
     if names is None:
         raise ValueError("`results` is empty: give at least one Influence")
     values, n_masked = _standardize(blocks, losses, standardize)
+    errors = None
+    if not any(np.isnan(array).any() for array in (*(bound for bound, _ in bounds), *blocks)):
+        errors = [
+            standardized_error(block, *bound, standardize, loss)
+            for block, bound, loss in zip(blocks, bounds, losses, strict=True)
+        ]
     # Epochs of one mini-batch are not independent: they are resampled together.
     cluster_keys = [(run, seed, mini_batch) for run, seed, _, mini_batch in keys]
     clusters = sorted(set(cluster_keys))
@@ -123,6 +136,7 @@ def select(
     return Selection(
         keys=tuple(keys),
         values=values,
+        errors=errors,
         rows=rows,
         columns=columns,
         distances=distances,

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdeinfl import _core
-from pdeinfl.analysis.aggregation import class_transfer, lag_profile
+from pdeinfl.analysis.aggregation import ClassTransfer, class_transfer, lag_profile
 from pdeinfl.analysis.resampling import COVERAGE, column_quantiles, plan
 from pdeinfl.analysis.selection import select
 from pdeinfl.engine.influence_matrix import Influence
 
 THRESHOLD = 1.0
+_NO_BOUNDS = (float("nan"), float("nan"))
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval. ``low`` and ``high`` are NaN where there is none; ``interval`` says how the
-    interval was made, or why there is none. ``limit`` is the largest value that can be resolved (of a time the
+    interval was made, or why there is none. ``bound_low`` and ``bound_high`` are where the error of the solves leaves
+    the number, NaN where that is not known. ``limit`` is the largest value that can be resolved (of a time the
     longest lag with an entry): infinite values mean beyond it."""
 
     value: float
@@ -28,6 +30,8 @@ class Estimate:
     high: float
     interval: str
     limit: float = float("inf")
+    bound_low: float = float("nan")
+    bound_high: float = float("nan")
 
     def __str__(self) -> str:
         if np.isnan(self.value):
@@ -85,15 +89,19 @@ def summarize(
     folded = fold_lags(profile.intra.median)
     draws = None if profile.intra_draws is None else fold_lags(profile.intra_draws)
     why, longest = profile.interval, float(np.flatnonzero(np.isfinite(folded)).max(initial=0))
+    ends = (profile.intra.bound_low, profile.intra.bound_high)
+    times = [float("nan") if end is None else float(coherence_time(fold_lags(end))) for end in ends]
     locking_draws = None if transfer.draws is None else class_locking(transfer.draws)
     return Summary(
         coherence_time=_estimate(
-            coherence_time(folded), None if draws is None else coherence_time(draws), why, longest
+            coherence_time(folded), None if draws is None else coherence_time(draws), why, longest, (times[0], times[1])
         ),
         decay_constant=_estimate(
             decay_constant(folded), None if draws is None else decay_constant(draws), why, longest
         ),
-        class_locking=_estimate(class_locking(transfer.median), locking_draws, transfer.interval),
+        class_locking=_estimate(
+            class_locking(transfer.median), locking_draws, transfer.interval, bounds=_locking_bounds(transfer)
+        ),
         translation_defect=translation_defect(
             held, response, perturbation, accuracy_order, n_bootstrap=n_bootstrap, bootstrap_seed=bootstrap_seed
         ),
@@ -191,6 +199,18 @@ def class_locking(matrix: np.ndarray) -> np.ndarray:
     return 1.0 - ratio
 
 
+def _locking_bounds(transfer: ClassTransfer) -> tuple[float, float]:
+    """Class locking at the worst and best that the bounds of the class matrix allow."""
+    if transfer.bound_low is None or transfer.bound_high is None or len(transfer.class_names) < 2:
+        return _NO_BOUNDS
+    on = np.eye(len(transfer.class_names), dtype=bool)
+    off_low, off_high = transfer.bound_low[~on].mean(), transfer.bound_high[~on].mean()
+    low, high = transfer.bound_low[on].mean(), transfer.bound_high[on].mean()
+    if not low > 0:
+        return (-np.inf, np.inf) if low <= 0 else _NO_BOUNDS
+    return 1 - off_high / (low if off_high > 0 else high), 1 - off_low / (high if off_low > 0 else low)
+
+
 def translation_defect(
     results: Influence | Iterable[Influence],
     response: str = "smse",
@@ -227,18 +247,23 @@ def translation_defect(
     return _estimate(centre[0], None if draws is None else draws[:, 0], resamples.description)
 
 
-def _estimate(value: np.ndarray | float, draws: np.ndarray | None, why: str, limit: float = float("inf")) -> Estimate:
-    value = float(value)
-    none = (float("nan"), float("nan"))
+def _estimate(
+    value: np.ndarray | float,
+    draws: np.ndarray | None,
+    why: str,
+    limit: float = float("inf"),
+    bounds: tuple[float, float] = _NO_BOUNDS,
+) -> Estimate:
+    value, low, high = float(value), float("nan"), float("nan")
     if np.isnan(value):
-        return Estimate(value, *none, "no interval: the number is undefined", limit)
-    if draws is None:
-        return Estimate(value, *none, why, limit)
-    usable = draws[~np.isnan(draws)]
-    if 2 * len(usable) < len(draws):
-        return Estimate(value, *none, "no interval: undefined in more than half of the resamples", limit)
-    # Order statistics without interpolation: draws may be infinite.
-    tail = (1 - COVERAGE) / 2
-    low = np.quantile(usable, tail, method="lower")
-    high = np.quantile(usable, 1 - tail, method="higher")
-    return Estimate(value, float(low), float(high), why, limit)
+        return Estimate(value, low, high, "no interval: the number is undefined", limit)
+    if draws is not None:
+        usable = draws[~np.isnan(draws)]
+        if 2 * len(usable) < len(draws):
+            why = "no interval: undefined in more than half of the resamples"
+        else:
+            # Order statistics without interpolation: draws may be infinite.
+            tail = (1 - COVERAGE) / 2
+            low = float(np.quantile(usable, tail, method="lower"))
+            high = float(np.quantile(usable, 1 - tail, method="higher"))
+    return Estimate(value, low, high, why, limit, *(float(end) for end in bounds))

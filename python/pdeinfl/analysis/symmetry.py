@@ -64,12 +64,21 @@ class Motion:
     def on(self, batch: MiniBatch) -> MiniBatch:
         """The mini-batch with inputs and targets moved; labels and extras stay.
 
+        Warns where channels that were not named are turned as the vector that their number suggests.
+
         Raises:
             ValueError: inputs have other channels than targets.
         """
         if batch.inputs.shape[1] != batch.targets.shape[1]:
             raise ValueError("a symmetry needs inputs and targets with the same channels")
         names = batch.channel_names
+        vectors = [name for name, (kind, _) in zip(names, channel_kinds(names), strict=True) if kind in "xy"]
+        if batch.channels_are_assumed and vectors and (self.flip_x or self.quarter_turns % 4):
+            warnings.warn(
+                f"the mini-batch's channels have no names: {' and '.join(vectors)} are assumed and turn as a vector; "
+                "give `channel_names`",
+                stacklevel=2,
+            )
         return batch.with_fields(self(batch.inputs, names), self(batch.targets, names))
 
 

@@ -14,6 +14,13 @@ CE_CHANNELS = ("density", "momentum_x", "momentum_y", "energy")
 NS_CHANNELS = ("velocity_x", "velocity_y")
 
 
+def assumed_channel_names(n_channels: int) -> tuple[str, ...]:
+    """Names where none are given: of compressible Euler for four channels, of Navier–Stokes for two, else
+    ``channel 0``, ``channel 1``, …."""
+    known = {len(names): names for names in (CE_CHANNELS, NS_CHANNELS)}
+    return known.get(n_channels, tuple(f"channel {c}" for c in range(n_channels)))
+
+
 def _labels(name: str, values: Any, n: int) -> np.ndarray:
     if values is None:
         raise ValueError(f"`{name}` must be given: one integer per example")
@@ -64,7 +71,8 @@ class MiniBatch:
         times: transition index of each example within its trajectory, 1 … T, ``(n,)`` integers.
         class_names: names of the classes; default ``class 0``, ``class 1``, ….
         channel_names: names of the target's channels, from which observables find density or energy; default the
-            names of compressible Euler for four channels, of Navier–Stokes for two, ``channel 0``, … otherwise.
+            names of compressible Euler for four channels, of Navier–Stokes for two, ``channel 0``, … otherwise. Such an
+            assumption counts where an observable is asked for by name, not for what responds by default.
         extras: tensors of length ``n`` handed to the module after the state (time step, class, …).
 
     Raises:
@@ -79,6 +87,7 @@ class MiniBatch:
     times: np.ndarray
     class_names: tuple[str, ...]
     channel_names: tuple[str, ...]
+    channels_are_assumed: bool
     extras: tuple[torch.Tensor, ...]
 
     def __init__(
@@ -110,9 +119,9 @@ class MiniBatch:
             raise ValueError(f"`class_names` must name every class: ids reach {n_classes - 1}, got {len(names)} names")
         put(self, "class_names", names)
         n_channels = targets.shape[1]
+        put(self, "channels_are_assumed", channel_names is None)
         if channel_names is None:
-            known = {4: CE_CHANNELS, 2: NS_CHANNELS}
-            channel_names = known.get(n_channels, tuple(f"channel {c}" for c in range(n_channels)))
+            channel_names = assumed_channel_names(n_channels)
         if len(channel_names) != n_channels:
             raise ValueError(f"`channel_names` must name the {n_channels} target channels; got {len(channel_names)}")
         put(self, "channel_names", tuple(channel_names))
@@ -127,9 +136,10 @@ class MiniBatch:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.targets.shape[1:]))
         n_trajectories = len(np.unique(np.stack([self.class_ids, self.trajectory_ids]), axis=1).T)
+        assumed = " (assumed)" if self.channels_are_assumed else ""
         return (
             f"MiniBatch({len(self)} transitions of {n_trajectories} trajectories, {shape}; classes "
-            f"{', '.join(self.class_names)}; channels {', '.join(self.channel_names)})"
+            f"{', '.join(self.class_names)}; channels {', '.join(self.channel_names)}{assumed})"
         )
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> MiniBatch:
@@ -166,7 +176,7 @@ class MiniBatch:
     ) -> MiniBatch:
         """The same labels with other fields of the same channels; nothing is checked."""
         new = object.__new__(MiniBatch)
-        for name in ("class_ids", "trajectory_ids", "times", "class_names", "channel_names"):
+        for name in ("class_ids", "trajectory_ids", "times", "class_names", "channel_names", "channels_are_assumed"):
             object.__setattr__(new, name, getattr(self, name))
         fields = {"inputs": inputs, "targets": targets, "extras": self.extras if extras is None else extras}
         for name, value in fields.items():

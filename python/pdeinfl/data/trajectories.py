@@ -13,7 +13,7 @@ import torch
 
 from pdeinfl.data.channels import GAMMA, channel_kind, equation_of
 from pdeinfl.data.labelled_arrays import trajectories_to_xarray
-from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS, MiniBatch
+from pdeinfl.data.mini_batch import MiniBatch, assumed_channel_names
 from pdeinfl.data.sources import ArraySource, CachedSource, Source, TransposedSource, check_states
 from pdeinfl.data.splitting import stratified_split
 from pdeinfl.data.transitions import Transitions
@@ -117,8 +117,7 @@ class Trajectories:
         if class_names is None:
             class_names = tuple(f"class {k}" for k in range(int(np.max(ids)) + 1))
         if channel_names is None:
-            known = {4: CE_CHANNELS, 2: NS_CHANNELS}
-            channel_names = known.get(array.shape[2], tuple(f"channel {c}" for c in range(array.shape[2])))
+            channel_names = assumed_channel_names(array.shape[2])
         rows = np.arange(len(array))
         new = cls([ArraySource(array)], np.zeros_like(rows), rows, ids, class_names, channel_names, time_step,
                   provenance=provenance, **settings)  # fmt: skip

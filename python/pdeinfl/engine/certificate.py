@@ -10,7 +10,7 @@ Both sides diagonalise once; each damping afterwards costs two small products.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -138,10 +138,12 @@ def _quadratic(rows: np.ndarray, divisor: np.ndarray, n_observables: int) -> np.
 @dataclass(frozen=True)
 class Certified:
     """H at one damping with its elementwise error and the part of it that rounding makes, each
-    ``(n_a, n_b, n_response, n_perturbation)``."""
+    ``(n_a, n_b, n_response, n_perturbation)``; ``row_error`` bounds the Euclidean norm of each row's error,
+    ``(n_a, n_b, n_response)``."""
 
     values: np.ndarray
     error_bound: np.ndarray
+    row_error: np.ndarray
     relative_error: np.ndarray
     rounding: np.ndarray
     converged: bool
@@ -154,6 +156,11 @@ def relative_error(values: np.ndarray, error_bound: np.ndarray) -> np.ndarray:
 
 def _norm(blocks: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("abij,abij->ab", blocks, blocks))
+
+
+def row_norms(blocks: np.ndarray) -> np.ndarray:
+    """Euclidean norm of each row of blocks ``(n_a, n_b, n_response, n_perturbation)``."""
+    return np.sqrt(np.einsum("abij,abij->abi", blocks, blocks))
 
 
 def observable_blocks(overlap: np.ndarray, rows: np.ndarray, n_observables: int) -> np.ndarray:
@@ -182,7 +189,8 @@ def certify(
     With ``W = H_U − H_L`` the error of the midpoint is ``½W^{1/2} C W^{1/2}``, ``‖C‖ ≤ 1``, jointly for all
     observables: elementwise ``≤ ½√(W_ii W_jj)``, and for the pair (A, B) in Frobenius norm
     ``≤ ½√(‖W_AA‖_F ‖W_BB‖_F)``, which is smaller than the norm of the elementwise bounds, ``½√(tr W_AA tr W_BB)``, by
-    up to √n. H_L has the same without the ½, w the smaller of W and the residual form.
+    up to √n. Row i has ``≤ ½√(W_ii ‖W_BB‖)`` in Euclidean norm. H_L has the same without the ½, w the smaller of W and
+    the residual form.
 
     Rounding moves each side of W by up to ``ρ√(H_ii H_jj)``, inside the root: a W_BB that it hides would else cancel a
     wide W_AA. It moves a residual r_i by ``ρ√H_ii`` in the norm of ``η^{-1}``, and the value by ``ρ√(H_ii H_jj)``
@@ -196,6 +204,9 @@ def certify(
     def element(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.sqrt(a[:, None, :, None] * b[None, :, None, :])
 
+    def rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.sqrt(a[:, None, :] * b[None, :, None])
+
     def frobenius(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.sqrt(np.outer(a, b))
 
@@ -203,10 +214,11 @@ def certify(
     side_a, side_b = path.sides(damping)
     diagonal_a, diagonal_b = (np.maximum(_diagonal(s.upper), _diagonal(s.lower)) for s in (side_a, side_b))
     rho = rounding * element(diagonal_a, diagonal_b)
+    rho_row = rounding * rows(diagonal_a, diagonal_b.sum(1))
     rho_norm = rounding * frobenius(diagonal_a.sum(1), diagonal_b.sum(1))
     if path.exact:
         relative = _relative(lower, rho_norm)
-        return Certified(lower, rho, relative, rho, bool((relative <= tol).all()))
+        return Certified(lower, rho, rho_row, relative, rho, bool((relative <= tol).all()))
     gaps = [_gap(side, rounding, d) for side, d in ((side_a, diagonal_a), (side_b, diagonal_b))]
     left = [
         _smaller(gap, _residual_gap(matrix, rounding, d))
@@ -223,16 +235,23 @@ def certify(
         0.5 * element(gaps[0].diagonal, gaps[1].diagonal),
         element(left[0].diagonal, left[1].diagonal),
     )
+    row_error = rho_row + np.where(
+        pick[:, :, None],
+        0.5 * rows(gaps[0].diagonal, gaps[1].spectral),
+        rows(left[0].diagonal, left[1].spectral),
+    )
     relative = np.where(pick, middle_relative, lower_relative)
-    return Certified(values, error, relative, rho, bool((relative <= tol).all()))
+    return Certified(values, error, row_error, relative, rho, bool((relative <= tol).all()))
 
 
 @dataclass(frozen=True)
 class _Gap:
-    """Of a positive semidefinite gap per observable: its diagonal ``(n_obs, n)`` and Frobenius norm ``(n_obs,)``."""
+    """Of a positive semidefinite gap per observable: its diagonal ``(n_obs, n)``, Frobenius and spectral norm
+    ``(n_obs,)``."""
 
     diagonal: np.ndarray
     norm: np.ndarray
+    spectral: np.ndarray
 
 
 def _gap(side: Sides, rounding: float, diagonal: np.ndarray) -> _Gap:
@@ -240,21 +259,32 @@ def _gap(side: Sides, rounding: float, diagonal: np.ndarray) -> _Gap:
     w = side.upper - side.lower
     slack = 2 * rounding * diagonal
     wide = np.maximum(_diagonal(w), 0.0) + slack
-    return _Gap(wide, np.minimum(np.sqrt(np.einsum("kij,kij->k", w, w)) + slack.sum(1), wide.sum(1)))
+    trace = wide.sum(1)
+    norm, spectral = (np.minimum(size + slack.sum(1), trace) for size in _norms(w))
+    return _Gap(wide, norm, spectral)
 
 
 def _residual_gap(matrix: np.ndarray | None, rounding: float, diagonal: np.ndarray) -> _Gap:
     """The residual form, widened likewise; infinite where the residual is unknown."""
     if matrix is None:
-        return _Gap(np.full(diagonal.shape, np.inf), np.full(len(diagonal), np.inf))
+        unknown = np.full(len(diagonal), np.inf)
+        return _Gap(np.full(diagonal.shape, np.inf), unknown, unknown)
     wide = (np.sqrt(np.maximum(_diagonal(matrix), 0.0)) + rounding * np.sqrt(diagonal)) ** 2
-    norm = np.sqrt(np.einsum("kij,kij->k", matrix, matrix))
-    norm = (np.sqrt(norm) + rounding * np.sqrt(diagonal.sum(1))) ** 2
-    return _Gap(wide, np.minimum(norm, wide.sum(1)))
+    trace, moved = wide.sum(1), rounding * np.sqrt(diagonal.sum(1))
+    norm, spectral = (np.minimum((np.sqrt(size) + moved) ** 2, trace) for size in _norms(matrix))
+    return _Gap(wide, norm, spectral)
+
+
+def _norms(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frobenius and spectral norms of symmetric matrices ``(k, n, n)``; the latter infinite where an entry is."""
+    finite = np.isfinite(matrices).all((1, 2))
+    eigenvalues = np.linalg.eigvalsh(np.where(finite[:, None, None], matrices, 0.0))
+    spectral = np.where(finite, np.abs(eigenvalues).max(1, initial=0.0), np.inf)
+    return np.sqrt(np.einsum("kij,kij->k", matrices, matrices)), spectral
 
 
 def _smaller(a: _Gap, b: _Gap) -> _Gap:
-    return _Gap(np.minimum(a.diagonal, b.diagonal), np.minimum(a.norm, b.norm))
+    return _Gap(*(np.minimum(getattr(a, f.name), getattr(b, f.name)) for f in fields(_Gap)))
 
 
 def _diagonal(blocks: np.ndarray) -> np.ndarray:

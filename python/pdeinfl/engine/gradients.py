@@ -14,6 +14,9 @@ from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.metric import Metric
 from pdeinfl.observables import Observable
 
+# Far above the rounding of a batched product, even of a module that narrows inside; far below a mean over the batch.
+_MIXING = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class GradientSet:
@@ -79,6 +82,21 @@ def predict(jacobian: Jacobian, batch: MiniBatch) -> Tensor:
         bad = int((~finite).nonzero()[0, 0])
         raise ValueError(f"the module's output is not finite at example {bad}")
     return prediction
+
+
+def refuse_mixing(jacobian: Jacobian, batch: MiniBatch, prediction: Tensor) -> None:
+    """One more prediction, of the last example alone, which H takes to be its own business.
+
+    Raises:
+        ValueError: it differs from the one beside others by more than a thousandth of the largest output.
+    """
+    alone = predict(jacobian, batch.select([len(batch) - 1]))[0]
+    moved = float((alone - prediction[-1]).abs().max())
+    if moved > _MIXING * float(prediction.abs().max()):
+        raise ValueError(
+            "the module answers differently to an example alone and beside others: it mixes the examples of a batch "
+            "(statistics over the batch?) or draws at random, and H is defined for each by itself"
+        )
 
 
 def gradient_set(

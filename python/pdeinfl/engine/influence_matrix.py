@@ -15,9 +15,9 @@ from pdeinfl import _core
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.audit import Audit, audit_solutions, spread
 from pdeinfl.engine.basis import inner
-from pdeinfl.engine.certificate import Certified, relative_error, rounding_factor
+from pdeinfl.engine.certificate import Certified, relative_error, rounding_factor, row_norms
 from pdeinfl.engine.damping import Damping, is_listed
-from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict, residuals
+from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict, refuse_mixing, residuals
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.memory import free_memory
 from pdeinfl.engine.metric import METRICS, Metric
@@ -87,7 +87,7 @@ def influence(
         batch: the perturbations; also the responses and the metric unless given apart.
         response, perturbation: a name, an observable, a user callable ``(pred, target, input) -> (n,)``, or a tuple;
             by default ``smse`` perturbs and `pdeinfl.observables.default_responses` of the channels respond (``smse``,
-            ``mass``, ``energy`` for compressible Euler).
+            ``mass``, ``energy`` for compressible Euler; ``smse`` alone where the mini-batch's channels have no names).
         solver: ``krylov``, ``dense``, ``cg``, ``span``, ``craigmr``, or ``sketch`` for thousands of examples, whose
             bound is an estimate; its own options as further keywords (``rtol``, ``nystrom_rank``, ``max_products``,
             ``probes``, ``directory``, …).
@@ -114,7 +114,8 @@ def influence(
         An `Influence`.
 
     Raises:
-        ValueError: an argument or the mini-batch does not fit; the module answers with NaN, or not at all.
+        ValueError: an argument or the mini-batch does not fit; the module answers with NaN, or not at all, or to an
+            example otherwise alone than beside others.
 
     Reference:
         arXiv 2509.00024, eqs. 1–4, 11; MATH §§1–3.
@@ -149,7 +150,8 @@ def influence(
     response_batch = batch if response_batch is None else response_batch
     metric_batch = batch if metric_batch is None else metric_batch
     perturbation_observables = resolve_all(perturbation, batch.channel_names)
-    response = default_responses(response_batch.channel_names) if response is None else response
+    if response is None:
+        response = default_responses(() if response_batch.channels_are_assumed else response_batch.channel_names)
     response_observables = resolve_all(response, response_batch.channel_names, beside=perturbation_observables)
     report = _reporter(progress)
 
@@ -162,9 +164,9 @@ def influence(
         for given_batch in (batch, metric_batch):
             if given_batch is not response_batch:
                 predict(exact, given_batch)
-        losses = SMSE().bind(response_batch.channel_names)(
-            predict(exact, response_batch), *_exact_fields(exact, response_batch)
-        )
+        prediction = predict(exact, response_batch)
+        refuse_mixing(exact, response_batch, prediction)
+        losses = SMSE().bind(response_batch.channel_names)(prediction, *_exact_fields(exact, response_batch))
         narrow = products in ("tf32", "bfloat16")
         operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
         # `krylov` and `dense` find the largest eigenvalue on the way; the others need not.
@@ -219,6 +221,7 @@ def influence(
     return Influence(
         values=certified.values,
         error_bound=certified.error_bound,
+        row_error=certified.row_error,
         relative_error=certified.relative_error,
         converged=all(c.converged for c in (certified, *others)) and (audited is None or audited.agrees),
         response_names=tuple(o.name for o in response_observables),
@@ -399,4 +402,4 @@ def _certified(
     values = solution.values.reshape(n_a, n_r, n_b, n_p).transpose(0, 2, 1, 3)
     bound = solution.error_bound.reshape(n_a, n_r, n_b, n_p).transpose(0, 2, 1, 3) + certified.rounding
     relative = relative_error(values, bound)
-    return Certified(values, bound, relative, certified.rounding, bool((relative <= tol).all()))
+    return Certified(values, bound, row_norms(bound), relative, certified.rounding, bool((relative <= tol).all()))

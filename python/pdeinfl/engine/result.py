@@ -12,9 +12,11 @@ import numpy as np
 from pdeinfl import _core
 from pdeinfl.data.labelled_arrays import import_xarray
 from pdeinfl.engine.audit import Audit
-from pdeinfl.engine.certificate import DampingPath, rounding_factor
+from pdeinfl.engine.certificate import DampingPath, relative_error, rounding_factor, row_norms
 from pdeinfl.engine.damping import Damping, is_listed
+from pdeinfl.engine.shortfall import shortfall
 from pdeinfl.engine.sketch_path import SketchPath
+from pdeinfl.engine.standardized_error import standardized_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,8 @@ class Influence:
         values: H, float64 ``(n_response_observables, n_perturbation_observables, n_response, n_perturbation)``.
         error_bound: certified elementwise ``|error|`` (MATH §3), rounding included, same shape; of `sketch` it is an
             estimate (`bound_is_estimate`), and so are ``relative_error`` and ``converged``.
+        row_error: certified Euclidean norm of each row's error, ``(n_response_observables, n_perturbation_observables,
+            n_response)``; smaller than the norm of the row's ``error_bound``.
         relative_error: Frobenius norm of the bound over that of the values, per pair of observables.
         converged: every relative error is at most ``tol``.
         damping, lambda_max: absolute λ and the largest eigenvalue of the metric.
@@ -54,6 +58,7 @@ class Influence:
 
     values: np.ndarray
     error_bound: np.ndarray
+    row_error: np.ndarray
     relative_error: np.ndarray
     converged: bool
     response_names: tuple[str, ...]
@@ -85,15 +90,34 @@ class Influence:
     def __repr__(self) -> str:
         pairs = f"{', '.join(self.response_names)} | {', '.join(self.perturbation_names)}"
         kind = "estimated, not certified" if self.bound_is_estimate else "certified"
-        state = "converged" if self.converged else "not converged"
+        state = "converged" if self.converged else f"not converged to {self.tol:g}" if self.tol else "not converged"
+        state += f" ({self.shortfall})" if self.shortfall else ""
+        unresolved = int(self.unresolved_rows.any((0, 1)).sum())
+        if unresolved:
+            state += f", {unresolved} of {len(self.response_labels)} rows unresolved"
         n, m = self.values.shape[2:]
         error = f"relative error {self.relative_error.max(initial=0.0):.1e} ({kind})"
-        return f"Influence({pairs}: {n} x {m}, damping {self.damping:.3g}, {error}, {state})"
+        relative = self.damping / self.lambda_max if self.lambda_max > 0 else float("nan")
+        damping = f"damping {self.damping:.3g}" + ("" if np.isnan(relative) else f" = {relative:.2g} λ_max")
+        return f"Influence({pairs}: {n} x {m}, {damping}, {error}, {state})"
+
+    @property
+    def shortfall(self) -> str:
+        """Why it is not ``converged``, and the remedy, in one line; empty where it is."""
+        return shortfall(self)
 
     @property
     def bound_is_estimate(self) -> bool:
         """Whether ``error_bound`` is a statistical estimate (`sketch`) instead of a certificate."""
         return isinstance(self.path, SketchPath)
+
+    @property
+    def unresolved_rows(self) -> np.ndarray:
+        """Whether the error of a row may exceed half of the row's spread ``‖H_i − mean‖``, so that its standardised
+        form says little: bool ``(n_response_observables, n_perturbation_observables, n_response)``. False where bounds
+        are unknown."""
+        spread = row_norms(self.values - self.values.mean(-1, keepdims=True))
+        return self.row_error > 0.5 * spread
 
     def __getstate__(self) -> dict[str, Any]:
         # Steps are closures over the solver's basis: as in a stored result, they stay behind.
@@ -115,8 +139,9 @@ class Influence:
         mini_batch: int = 0,
         input_distance: Any = None,
         losses: Any = None,
+        error_bound: Any = None,
     ) -> Influence:
-        """An `Influence` from a matrix computed elsewhere; it has no bound (NaN) and no damping path.
+        """An `Influence` from a matrix computed elsewhere; it has no damping path.
 
         Args:
             values: ``(n_response_observables, n_perturbation_observables, n, n)``, or ``(n, n)`` for one pair.
@@ -125,6 +150,7 @@ class Influence:
             class_names: names that ``class_ids`` index; default ``class 0``, ….
             run, seed, epoch, mini_batch: where the matrix belongs in a run.
             input_distance: ``(n, n)``, for the distance decay. losses: ``(n,)``, for the ``loss`` standardisation.
+            error_bound: largest ``|error|`` of each entry, the shape of ``values``; default unknown (NaN).
 
         Raises:
             ValueError: a shape does not fit the others.
@@ -156,10 +182,15 @@ class Influence:
                 raise ValueError(f"`{name}` must have shape {shape}; got {optional[name].shape}")
         labels = Labels(arrays[0], arrays[1], arrays[2], names)
         unknown = np.full(h.shape, np.nan)
+        bound = unknown if error_bound is None else np.array(error_bound, dtype=np.float64)
+        bound = bound[None, None] if bound.ndim == 2 else bound
+        if bound.shape != h.shape:
+            raise ValueError(f"`error_bound` must have the shape of `values`, {np.shape(values)}; got {bound.shape}")
         return cls(
             values=h,
-            error_bound=unknown,
-            relative_error=np.full(h.shape[:2], np.nan),
+            error_bound=bound,
+            row_error=row_norms(bound),
+            relative_error=relative_error(h, bound),
             converged=False,
             response_names=response,
             perturbation_names=perturbation,
@@ -241,6 +272,7 @@ class Influence:
                     self,
                     values=certified.values,
                     error_bound=certified.error_bound,
+                    row_error=certified.row_error,
                     relative_error=certified.relative_error,
                     converged=certified.converged,
                     damping=value,
@@ -290,6 +322,19 @@ class Influence:
         losses = None if self.losses is None else np.broadcast_to(self.losses, (n_a * n_b, n_r)).copy()
         values, _ = _core.standardize(self.values.reshape(n_a * n_b, n_r, n_p), kind, losses)
         return values.reshape(self.values.shape)
+
+    def standardized_error(self, kind: str = "standard") -> np.ndarray:
+        """Largest error of each entry of :meth:`standardize` that the bounds of H allow, the shape of ``values``.
+
+        Infinite where a row's scale is not resolved, NaN where bounds are unknown or a row has no scale. It is
+        certified as ``error_bound`` is, and many times the error that there usually is: entries are taken at their
+        worst.
+
+        Raises:
+            ValueError: as :meth:`standardize`.
+        """
+        error = standardized_error(self.values, self.error_bound, self.row_error, kind, self.losses)
+        return np.where(np.isnan(self.standardize(kind)), np.nan, error)
 
     def to_xarray(self) -> Any:
         """H, its bounds and labels as an ``xarray.Dataset``: ``influence`` and ``error_bound`` over

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdeinfl.engine.certificate import Certified, relative_error
+from pdeinfl.engine.certificate import Certified, relative_error, row_norms
 
 # Weights are iterated until they change by less than this, or are larger than that: an example's probes then carry
 # nine tenths of what they can, and small changes of λ move the weights at will.
@@ -211,7 +211,9 @@ class SketchPath:
         values, rho = blocks(found.values), self.rounding(damping) * blocks(found.size)
         bound = blocks(found.error) + rho
         relative = relative_error(values, bound)
-        return Certified(values, bound, relative, rho, bool(found.feasible and (relative <= tol).all()))
+        return Certified(
+            values, bound, row_norms(bound), relative, rho, bool(found.feasible and (relative <= tol).all())
+        )
 
 
 def signs(seed: int, example: int, draw: int, shape: tuple[int, ...]) -> Tensor:

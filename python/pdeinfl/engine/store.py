@@ -19,13 +19,22 @@ import numpy as np
 
 from pdeinfl.atomic import atomic_path
 from pdeinfl.engine.audit import Audit
-from pdeinfl.engine.certificate import DampingPath
+from pdeinfl.engine.certificate import DampingPath, row_norms
 from pdeinfl.engine.result import Influence, Labels
 from pdeinfl.engine.sketch_path import SketchPath
 
 _FORMAT = "pdeinfl influence"
 _VERSION = 2
-_ARRAYS = ("values", "error_bound", "relative_error", "gradient_overlap", "ritz_values", "losses", "input_distance")
+_ARRAYS = (
+    "values",
+    "error_bound",
+    "row_error",
+    "relative_error",
+    "gradient_overlap",
+    "ritz_values",
+    "losses",
+    "input_distance",
+)
 _NUMBERS = ("damping", "lambda_max", "subspace_dof", "product_error", "gradient_error", "tol")
 _INTEGERS = ("n_jvp", "n_vjp", "seed", "epoch", "mini_batch")
 _RECORDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Audit, DampingPath, SketchPath)}
@@ -126,6 +135,8 @@ def load_influence(path: str | PathLike[str]) -> Influence:
 def _read(file: h5py.File) -> Influence:
     attributes = file.attrs
     arrays: dict[str, Any] = {name: file[name][...] if name in file else None for name in _ARRAYS}
+    if arrays["row_error"] is None:  # written before there was one
+        arrays["row_error"] = row_norms(arrays["error_bound"])
     labels: dict[str, Any] = {name: _read_labels(file[name]) for name in _LABELS}
     numbers: dict[str, Any] = {name: float(attributes[name]) for name in _NUMBERS}
     integers: dict[str, Any] = {name: int(attributes[name]) for name in _INTEGERS}

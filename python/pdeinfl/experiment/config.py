@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pdeinfl.data.mini_batch import NS_CHANNELS
 from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.metric import METRICS
 from pdeinfl.engine.precision import PRODUCT_DTYPES
@@ -57,15 +56,18 @@ class TrainingConfig:
 @dataclass(frozen=True)
 class InfluenceConfig:
     """Which influences are computed. ``damping`` is absolute; otherwise ``relative_damping`` counts; ``audit``
-    perturbations of each are checked with float64 products. ``response`` is by default that of the equation."""
+    perturbations of each are checked with float64 products; ``control_tol`` is the tolerance of the untrained controls,
+    by default ``tol``: without the further responses, which converge as the square root of the answer's own, they would
+    stop at less accuracy."""
 
-    response: tuple[str, ...] = ("smse", "mass", "energy")
+    response: tuple[str, ...] = ()
     perturbation: tuple[str, ...] = ("smse",)
     solver: str = "krylov"
     metric: str = "sum"
     damping: float = 0.0
     relative_damping: float = 1e-3
     tol: float = 0.02
+    control_tol: float = 0.0
     rtol: float = 0.0
     product_dtype: str = "float32"
     audit: int = 0
@@ -80,9 +82,14 @@ class InfluenceConfig:
         """The damping as written."""
         return Damping.absolute(self.damping) if self.damping > 0 else Damping.relative(self.relative_damping)
 
-    def control_response(self) -> tuple[str, ...]:
+    def responses(self, channel_names: Sequence[str]) -> tuple[str, ...]:
+        """What responds: as written, or by default what the channels allow."""
+        return self.response or default_responses(channel_names)
+
+    def control_response(self, channel_names: Sequence[str]) -> tuple[str, ...]:
         """What responds in an untrained network: the observable of the report's answer, and those perturbed."""
-        answer = "smse" if "smse" in self.response else self.response[0]
+        responses = self.responses(channel_names)
+        answer = "smse" if "smse" in responses else responses[0]
         return self.perturbation if answer in self.perturbation else (answer, *self.perturbation)
 
 
@@ -149,8 +156,7 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"run.seeds must be different integers, at least one; got {list(seeds)}")
     data = _table(DataConfig, "data", content.get("data", {}))
-    default = {"response": list(default_responses(NS_CHANNELS))} if data.equation == "NS" else {}
-    influence = _table(InfluenceConfig, "influence", {**default, **content.get("influence", {})})
+    influence = _table(InfluenceConfig, "influence", content.get("influence", {}))
     for entry, value, valid in (
         ("influence.solver", influence.solver, SOLVERS),
         ("influence.metric", influence.metric, METRICS),
@@ -162,7 +168,7 @@ def parse_config(content: Mapping[str, Any], default_name: str = "run") -> RunCo
     _positive("data", data, ("per_class", "resolution", "steps", "refinement"))
     for surrogate in surrogates:
         _positive(f"surrogates.{surrogate.name}", surrogate.training, ("epochs", "batch_size", "lr"))
-    for entry in ("damping", "audit"):
+    for entry in ("damping", "audit", "control_tol"):
         if getattr(influence, entry) < 0:
             raise ValueError(f"influence.{entry} must not be negative; got {getattr(influence, entry):g}")
     try:

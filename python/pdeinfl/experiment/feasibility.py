@@ -32,7 +32,10 @@ def check_feasible(config: RunConfig) -> None:
                 f"influence.epochs must lie between 0 and the {surrogate.training.epochs} epochs of "
                 f"{surrogate.name}; got {beyond[0]}"
             )
-    for entry, names in (("response", config.influence.response), ("perturbation", config.influence.perturbation)):
+    for entry, names in (
+        ("response", config.influence.responses(channels)),
+        ("perturbation", config.influence.perturbation),
+    ):
         try:
             resolve_all(names, channels)
         except (ValueError, KeyError) as error:

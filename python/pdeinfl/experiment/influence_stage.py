@@ -117,7 +117,9 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         if name not in dampings:
             dampings[name] = _resolve(unit.surrogate, config, run, test, n, say)
         damping = dampings[name]
-        response = settings.response if unit.epoch else settings.control_response()
+        channels = test.channel_names
+        response = settings.responses(channels) if unit.epoch else settings.control_response(channels)
+        tol = settings.tol if unit.epoch else settings.control_tol or settings.tol
         made_from = sha256(unit.checkpoint), batch.sha256()
         if unit.is_trained:
             worked |= _roll_out(unit, batch, run, config.device, made_from)
@@ -127,7 +129,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             "solver": settings.solver,
             "metric": settings.metric,
             "damping": damping,
-            "tol": settings.tol,
+            "tol": tol,
             "product_dtype": "float64" if settings.solver == "dense" else settings.product_dtype,
             "audit": settings.audit,
             "solver_options": options,
@@ -148,7 +150,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             settings.solver,
             damping,
             settings.metric,
-            settings.tol,
+            tol,
             product_dtype=settings.product_dtype,
             audit=settings.audit,
             keep_steps=wants_check,
@@ -165,7 +167,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         store.put(result)
         worst = float(np.max(result.relative_error))
         kind = "estimated (not certified)" if result.bound_is_estimate else "certified"
-        state = "" if result.converged else f", not converged to {settings.tol:g}"
+        state = "" if result.converged else f", not converged to {tol:g} ({result.shortfall})"
         say(
             f"[influence] {unit.surrogate.name}, seed {unit.seed}, epoch {unit.epoch}, mini-batch {unit.mini_batch}: "
             f"{result.n_jvp + result.n_vjp} products, {kind} error {worst:.1e}{state}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from pdeinfl.figures import inputs, style
 
 Estimate = tuple[float, float, float]
 """Value, low, high; low and high are NaN where there is no interval."""
+_THIN = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class DampingCurve:
         converged: fraction of the influence matrices whose certified error meets the tolerance, ``(L,)`` in [0, 1].
         at_zero, at_infinity: limits λ → 0 (H diagonal, given P ≥ N·D) and λ → ∞ (plain gradient overlap); NaN where
             they do not apply.
+        bound_low, bound_high: where the error of the solves leaves the number, ``(L,)``; NaN, the default, where that
+            is not known.
         ceiling: the largest value that can be told apart (the maximal lag, for the coherence time); a larger one is
             given as infinity and drawn at the ceiling with an open upward triangle.
         reference: level that divides the two readings of the number.
@@ -43,6 +46,12 @@ class DampingCurve:
     at_infinity: Estimate
     ceiling: float | None = None
     reference: float | None = None
+    bound_low: np.ndarray = field(default_factory=lambda: np.array(np.nan))
+    bound_high: np.ndarray = field(default_factory=lambda: np.array(np.nan))
+
+    def __post_init__(self) -> None:
+        for name in ("bound_low", "bound_high"):
+            object.__setattr__(self, name, np.broadcast_to(getattr(self, name), np.shape(self.values)))
 
 
 def _clip(values: np.ndarray, ceiling: float | None) -> np.ndarray:
@@ -73,6 +82,20 @@ def _draw(axes: Axes, curve: DampingCurve, colour: str, control: bool) -> None:
     axes.plot(x[censored], values[censored], "^", color=colour, markerfacecolor="white", markersize=4, zorder=5)
     censored = np.isposinf(limits[:, 0])
     axes.plot(ends[censored], points[censored], "^", color=colour, markerfacecolor="white", markersize=5, zorder=5)
+
+
+def _draw_bounds(axes: Axes, curve: DampingCurve, colour: str) -> bool:
+    """Where the error of the solves leaves the number, as thin lines that do not stretch the axis and end where it
+    leaves everything open; whether known."""
+    if np.isnan(curve.bound_low).all():
+        return False
+    x = np.log10(curve.relative_dampings)
+    lowest = -np.inf if curve.ceiling is None else 0.0
+    anything = (curve.bound_low <= lowest) & np.isposinf(curve.bound_high)
+    for bound in (curve.bound_low, curve.bound_high):
+        y = np.where(anything, np.nan, _clip(bound, curve.ceiling))
+        axes.add_artist(Line2D(x, y, transform=axes.transData, color=colour, linewidth=_THIN, alpha=0.8, zorder=2))
+    return True
 
 
 def _hatch_unconverged(axes: Axes, drawn: Sequence[DampingCurve]) -> bool:
@@ -145,6 +168,7 @@ def damping_path(
 ) -> Figure:
     """One row per summary number, one column per surrogate, against λ/λ_max with both limits as separate points.
 
+    Thin lines beside the trained curve: the number with all entries of H at the worst that their certificates allow.
     The untrained network is dashed grey. Hatching covers dampings where an influence matrix of either did not converge.
 
     Args:
@@ -165,7 +189,7 @@ def damping_path(
     figure, panels = style.grid(
         style.DOUBLE_COLUMN, 0.75 + 1.75 * len(quantities), len(quantities), len(named), sharey="row"
     )
-    any_control = any_hatch = any_censored = any_zero = False
+    any_control = any_hatch = any_censored = any_zero = any_bounds = any_reference = any_interval = False
     for column, (surrogate, held) in enumerate(named.items()):
         colour = style.surrogate_colour(column)
         for row, quantity in enumerate(quantities):
@@ -184,6 +208,9 @@ def damping_path(
                 _draw(axes, control, style.GREY, control=True)
                 any_control = True
             _draw(axes, curve, colour, control=False)
+            any_bounds |= _draw_bounds(axes, curve, colour)
+            any_reference |= curve.reference is not None
+            any_interval |= any(bool(np.isfinite(c.low).any()) for c in drawn)
             any_censored |= bool(np.isposinf(np.asarray(curve.values, dtype=float)).any())
             if curve.ceiling is not None:
                 axes.set_ylim(0, max(curve.ceiling, 1.0) * 1.06)
@@ -207,14 +234,20 @@ def damping_path(
     handles: list[Any] = [Line2D([], [], color=style.INK, linewidth=1.5, label="trained")]
     if any_control:
         handles.append(Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=(0, (4, 2)), label="untrained"))
-    handles.append(Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=":", label="where the reading changes"))
+    if any_bounds:
+        handles.append(Line2D([], [], color=style.INK, linewidth=_THIN, label="error of the solves, at most"))
+    if any_reference:
+        handles.append(
+            Line2D([], [], color=style.GREY, linewidth=0.7, linestyle=":", label="where the reading changes")
+        )
     if any_hatch:
         handles.append(Patch(facecolor="white", edgecolor="#b5b5b5", hatch="////", linewidth=0, label="not converged"))
     if any_censored:
         handles.append(
             Line2D([], [], color=style.INK, marker="^", markerfacecolor="white", linestyle="none", label="> max lag")
         )
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.6)
+    columns = len(handles) if len(handles) < 5 else 3
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.6)
     limits = ("Limits: 0, H diagonal whatever was learned;" if any_zero else "Limit:") + " ∞, plain gradient overlap."
-    style.note(figure, f"{limits} Bands: intervals.")
+    style.note(figure, limits + (" Bands: intervals." if any_interval else ""))
     return figure

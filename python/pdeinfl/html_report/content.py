@@ -29,6 +29,7 @@ class Estimate:
         low, high: interval, NaN where there is none.
         kind: how the interval was made, e.g. "95 % bootstrap over seeds, then mini-batches".
         reason: why the value or the interval is missing; empty otherwise.
+        bound_low, bound_high: where the error of the solves leaves the value, NaN where that is not known.
     """
 
     value: float
@@ -36,24 +37,51 @@ class Estimate:
     high: float = math.nan
     kind: str = ""
     reason: str = ""
+    bound_low: float = math.nan
+    bound_high: float = math.nan
 
     @property
     def has_interval(self) -> bool:
         """Both ends are known (infinity counts as known)."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
+    @property
+    def has_bounds(self) -> bool:
+        """Whether it is known where the error of the solves leaves the value."""
+        return not (math.isnan(self.bound_low) or math.isnan(self.bound_high))
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The interval, without one the value, widened by what the error of the solves leaves open."""
+        low, high = self._interval
+        return (min(low, self.bound_low), max(high, self.bound_high)) if self.has_bounds else (low, high)
+
     def side(self, threshold: float) -> int:
-        """+1 above the threshold, −1 below it, 0 undecided: the interval straddles it, or there is no value."""
+        """+1 above the threshold, −1 below it, 0 undecided: the span reaches across it, or there is no value."""
         if math.isnan(self.value):
             return 0
-        low, high = (self.low, self.high) if self.has_interval else (self.value, self.value)
+        low, high = self.span
         return 1 if low > threshold else -1 if high < threshold else 0
 
+    def is_blurred(self, threshold: float) -> bool:
+        """Whether the error of the solves alone reaches across the threshold."""
+        return self.has_bounds and self.bound_low <= threshold <= self.bound_high
+
     def apart(self, other: Estimate) -> int:
-        """+1 where this lies above the other, −1 below, 0 undecided: intervals overlap, or a value is missing."""
-        low, high = (other.low, other.high) if other.has_interval else (other.value, other.value)
-        above, below = self.side(high) > 0, self.side(low) < 0
-        return above - below
+        """+1 where this lies above the other, −1 below, 0 undecided: spans overlap, or a value is missing."""
+        return _order(self.span, other.span)
+
+    def intervals_apart(self, other: Estimate) -> int:
+        """The same without the error of the solves."""
+        return _order(self._interval, other._interval)
+
+    @property
+    def _interval(self) -> tuple[float, float]:
+        return (self.low, self.high) if self.has_interval else (self.value, self.value)
+
+
+def _order(a: tuple[float, float], b: tuple[float, float]) -> int:
+    return (a[0] > b[1]) - (a[1] < b[0])
 
 
 @dataclass(frozen=True)

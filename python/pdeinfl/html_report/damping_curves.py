@@ -36,7 +36,7 @@ def no_path_reason(results: Sequence[Influence]) -> str:
 
 def _diagonal_limit(result: Influence) -> Influence:
     """λ → 0 with full row rank, an observable on itself: each example influences itself alone."""
-    return replace(result, values=np.broadcast_to(np.eye(result.values.shape[2]), result.values.shape).copy())
+    return _exactly(result, np.broadcast_to(np.eye(result.values.shape[2]), result.values.shape).copy())
 
 
 def _has_diagonal_limit(results: Sequence[Influence], options: ReportOptions) -> bool:
@@ -51,7 +51,11 @@ def _has_diagonal_limit(results: Sequence[Influence], options: ReportOptions) ->
 
 def _overlap_limit(result: Influence) -> Influence:
     """λ → ∞: gradient overlap, up to a factor that standardisation removes."""
-    return replace(result, values=np.asarray(result.gradient_overlap))
+    return _exactly(result, np.asarray(result.gradient_overlap))
+
+
+def _exactly(result: Influence, values: np.ndarray) -> Influence:
+    return replace(result, values=values, error_bound=np.zeros_like(values), row_error=np.zeros_like(result.row_error))
 
 
 def damping_curves(
@@ -90,6 +94,8 @@ def damping_curves(
             values=np.array([e.value for e in at]),
             low=np.array([e.low for e in at]),
             high=np.array([e.high for e in at]),
+            bound_low=np.array([e.bound_low for e in at]),
+            bound_high=np.array([e.bound_high for e in at]),
             converged=converged,
             at_zero=(first.value, np.nan, np.nan),
             at_infinity=(last.value, last.low, last.high),
@@ -107,6 +113,7 @@ def _only_pair(result: Influence, pair: tuple[str, str]) -> Influence:
         result,
         values=result.values[at],
         error_bound=result.error_bound[at],
+        row_error=result.row_error[at],
         relative_error=result.relative_error[at],
         gradient_overlap=np.asarray(result.gradient_overlap)[at],
         response_names=pair[:1],

@@ -71,7 +71,8 @@ def measure(results: Sequence[Influence], options: ReportOptions, n_bootstrap: i
 def _estimate(found: FoundEstimate) -> Estimate:
     has_interval = not (np.isnan(found.low) or np.isnan(found.high))
     text = found.interval.removeprefix("no interval: ").removeprefix("undefined: ")
-    return Estimate(found.value, found.low, found.high, text if has_interval else "", "" if has_interval else text)
+    kind, reason = (text, "") if has_interval else ("", text)
+    return Estimate(found.value, found.low, found.high, kind, reason, found.bound_low, found.bound_high)
 
 
 def holds_pair(result: Influence, options: ReportOptions) -> bool:

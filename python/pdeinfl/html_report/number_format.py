@@ -43,10 +43,20 @@ def interval(estimate: Estimate, digits: int = 2, max_lag: int | None = None) ->
     """``[2.8, 3.6]``, with ``> max lag`` for an infinite end; empty without an interval."""
     if not estimate.has_interval:
         return ""
-    ends = []
-    for end in (estimate.low, estimate.high):
-        ends.append(f"> {max_lag}" if math.isinf(end) and max_lag is not None else decimal(end, digits))
-    return f"[{ends[0]}, {ends[1]}]"
+    low, high = (_end(end, digits, max_lag) for end in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def bounds(estimate: Estimate, digits: int = 2, max_lag: int | None = None) -> str:
+    """``2.9 … 3.1``: where the error of the solves leaves the number; empty where that is not known."""
+    if not estimate.has_bounds:
+        return ""
+    low, high = (_end(end, digits, max_lag) for end in (estimate.bound_low, estimate.bound_high))
+    return low if low == high else f"{low} … {high}"
+
+
+def _end(value: float, digits: int, max_lag: int | None) -> str:
+    return f"> {max_lag}" if math.isinf(value) and value > 0 and max_lag is not None else decimal(value, digits)
 
 
 def plural(count: int, noun: str) -> str:

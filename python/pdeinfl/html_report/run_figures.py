@@ -125,9 +125,11 @@ def damping_figure(
     return ReportFigure(
         "damping_path",
         "The answer against damping",
-        f"{towards_zero}; towards ∞ it is plain gradient overlap. What was learned shows in between, where the trained "
-        "curve leaves that of the untrained network. A hatched region holds at least one solve, of a trained or an "
-        "untrained network, that did not meet its tolerance; whether a reading is stable depends on the trained alone.",
+        f"{towards_zero}; towards ∞ it is plain gradient overlap. What was learned shows in between, where the "
+        "trained curve leaves that of the untrained network. Thin lines: how far the error of the solves could move "
+        "the trained curve, all entries of H at their worst. A hatched region holds at least one solve, of a trained "
+        "or an untrained network, that did not meet its tolerance; whether a reading is stable depends on the trained "
+        "alone.",
         figures.damping_path(curves, controls or None, default if np.isfinite(default) else None, paper),
     )
 

@@ -13,7 +13,7 @@ from pdeinfl.engine.result import Influence
 from pdeinfl.figures.response_checks import by_observable
 from pdeinfl.html_report.content import Estimate, SurrogateSummary, Table
 from pdeinfl.html_report.measures import ReportOptions, contradicted, reference_eigenvalue
-from pdeinfl.html_report.number_format import decimal, interval, plural, significant
+from pdeinfl.html_report.number_format import bounds, decimal, interval, plural, significant
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -48,7 +48,8 @@ def summary_table(summaries: Sequence[SurrogateSummary]) -> Table:
     note = (
         "The decay constant τ is that of the fit a·e^(−|lag|/τ) + c to the same-class profile; the defect is "
         "‖𝓛_t H‖/‖H‖, 0 where influence depends on the lag alone. A dash: undefined or not computed. "
-        f"Intervals: {'; '.join(sorted(kinds | {f'none ({r})' for r in reasons}))}."
+        "In brackets the interval, in parentheses where the error of the solves leaves the number, all entries of H at "
+        f"their worst. Intervals: {'; '.join(sorted(kinds | {f'none ({r})' for r in reasons}))}."
     )
     return Table("Summary numbers", tuple(header), tuple(rows), note=note)
 
@@ -57,7 +58,8 @@ def _estimate_cell(estimate: Estimate | None, max_lag: int | None) -> str:
     if estimate is None:
         return "—"
     value = f"> {max_lag}" if np.isinf(estimate.value) and max_lag is not None else decimal(estimate.value)
-    return " ".join(filter(None, (value, interval(estimate, 2, max_lag))))
+    left = bounds(estimate, 2, max_lag)
+    return " ".join(filter(None, (value, interval(estimate, 2, max_lag), left and f"({left})")))
 
 
 def settings_table(

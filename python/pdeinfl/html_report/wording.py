@@ -1,7 +1,7 @@
 """The plain-language answer. Every sentence follows from the numbers of a `SurrogateSummary`; none is fixed in advance.
 
-A reading is called decided when the whole interval lies on one side of its threshold; without an interval the value
-alone is read, and the text says so.
+A reading is called decided when the whole interval, and all that the error of the solves leaves open, lie on one side
+of its threshold; without an interval the value alone is read, and the text says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pdeinfl.html_report.content import (
     StableRange,
     SurrogateSummary,
 )
-from pdeinfl.html_report.number_format import decimal, interval, plural, significant, steps
+from pdeinfl.html_report.number_format import bounds, decimal, interval, plural, significant, steps
 
 
 def time_phrase(summary: SurrogateSummary) -> str:
@@ -115,20 +115,21 @@ def meaning(summary: SurrogateSummary) -> str:
         -1: "another class feels more than half of what its own class does",
         0: "whether it helps the other classes is undecided",
     }[key[1]]
-    named = (("coherence time", time), ("class locking", locking))
-    open_ones = [(name, estimate) for (name, estimate), side in zip(named, key, strict=True) if not side]
-    advice = [f"No interval of the {name}: {e.reason or 'none was computed'}." for name, e in open_ones
+    named = (("coherence time", time, TIME_THRESHOLD), ("class locking", locking, LOCKING_THRESHOLD))
+    open_ones = [one for one, side in zip(named, key, strict=True) if not side]
+    advice = [f"No interval of the {name}: {e.reason or 'none was computed'}." for name, e, _ in open_ones
               if not e.has_interval]  # fmt: skip
-    if any(e.has_interval for _, e in open_ones):
+    blurred = [e for _, e, threshold in open_ones if e.is_blurred(threshold)]
+    if blurred:
+        advice.append("The error of the solves alone leaves it open: ask for a smaller `tol`.")
+    if any(e.has_interval and e not in blurred for _, e, _ in open_ones):
         advice.append("More seeds or mini-batches would narrow the intervals.")
     return " ".join([f"{known}; {crossing}.", *advice])
 
 
 def _reads_like_untrained(summary: SurrogateSummary) -> bool:
     """Whether both numbers have intervals that overlap those of the control."""
-    both = (summary.coherence_time, summary.class_locking)
-    known = [q.untrained is not None and q.trained.has_interval and q.untrained.has_interval for q in both]
-    return all(known) and not any(_direction(q) for q in both)
+    return _alike(summary.coherence_time) and _alike(summary.class_locking)
 
 
 def error_text(summary: SurrogateSummary) -> str:
@@ -146,18 +147,27 @@ def value_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool) -> 
     if math.isnan(estimate.value):
         return f"undefined: {estimate.reason or 'no value'}"
     shown = steps(estimate.value, summary.max_lag) if is_time else decimal(estimate.value)
+    digits = 1 if is_time else 2
+    left = bounds(estimate, digits, summary.max_lag)
+    solves = f"; within the error of the solves {left}" if left else ""
     if estimate.has_interval:
         kind = f" ({estimate.kind})" if estimate.kind else ""
-        return f"{shown}, {interval(estimate, 1 if is_time else 2, summary.max_lag)}{kind}"
-    return f"{shown}; no interval: {estimate.reason or 'none was computed'}"
+        return f"{shown}, {interval(estimate, digits, summary.max_lag)}{kind}{solves}"
+    return f"{shown}; no interval: {estimate.reason or 'none was computed'}{solves}"
 
 
 def _direction(quantity: Quantity) -> int:
-    """+1 or −1 when the intervals of trained and untrained are disjoint, else 0."""
+    """+1 or −1 when the spans of trained and untrained, each with an interval, are disjoint, else 0."""
     a, b = quantity.trained, quantity.untrained
     if b is None or not (a.has_interval and b.has_interval):
         return 0
-    return 1 if a.low > b.high else -1 if a.high < b.low else 0
+    return a.apart(b)
+
+
+def _alike(quantity: Quantity) -> bool:
+    """Whether trained and untrained both have intervals, and these overlap."""
+    a, b = quantity.trained, quantity.untrained
+    return b is not None and a.has_interval and b.has_interval and not a.intervals_apart(b)
 
 
 def untrained_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool) -> str:
@@ -184,6 +194,11 @@ def untrained_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool)
                 else "; but the difference does not keep its sign over two decades of converged damping"
             )
         return f"Training {verb} the {name}: the untrained network has {shown}, and the intervals do not overlap{tail}."
+    if quantity.trained.intervals_apart(control) and control.has_interval:
+        return (
+            f"The {name} differs from the untrained network's ({shown}), but the error of the solves may be all there "
+            "is to it: ask for a smaller `tol`, and `control_tol` for the untrained network."
+        )
     if quantity.trained.has_interval and control.has_interval:
         return (
             f"The {name} cannot be told apart from the untrained network's ({shown}): "
@@ -227,7 +242,7 @@ def _solves_text(summary: SurrogateSummary) -> str:
         return f"{base}; {which} {matrices} met the {_tolerance(summary)}."
     return (
         f"{base}; only {summary.n_converged} of {plural(summary.n_influences, 'influence matrix')} met the "
-        f"{_tolerance(summary)}, so the numbers carry a solver error beyond their intervals."
+        f"{_tolerance(summary)}: the numbers move with the error of the solves beyond their intervals."
     )
 
 
@@ -253,10 +268,13 @@ def comparison(summaries: Sequence[SurrogateSummary]) -> list[str]:
                 continue
             if not (x.has_interval and y.has_interval):
                 sentences.append(f"Without intervals, {a.name} and {b.name} cannot be ranked by {what}.")
-            elif x.low > y.high:
+            elif x.apart(y) > 0:
                 sentences.append(f"{a.name}{farther}{b.name}'s.")
-            elif y.low > x.high:
+            elif x.apart(y) < 0:
                 sentences.append(f"{b.name}{farther}{a.name}'s.")
             else:
-                sentences.append(f"{a.name} and {b.name} cannot be told apart by {what}: their intervals overlap.")
+                why = (
+                    "the error of the solves may be all there is" if x.intervals_apart(y) else "their intervals overlap"
+                )
+                sentences.append(f"{a.name} and {b.name} cannot be told apart by {what}: {why}.")
     return sentences

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
-from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
+from pdeinfl.data.mini_batch import assumed_channel_names
 
 CHANNEL_EPS = 1e-6
 """Added to every denominator (eqs. 5b, 5c, 8), in the units of that denominator."""
@@ -75,7 +75,7 @@ class Observable:
         if input.ndim != pred.ndim or input.shape[2:] != pred.shape[2:] or input.shape[1] % n_channels:
             raise ValueError(f"`input` must have the shape of `pred`, {_shape(pred)}, or k frames of it along the "
                              f"channel axis; got {_shape(input)}")  # fmt: skip
-        bound = self if self.channel_names is not None else self.bind(_default_names(n_channels))
+        bound = self if self.channel_names is not None else self.bind(assumed_channel_names(n_channels))
         if len(bound.channel_names or ()) != n_channels:
             raise ValueError(f"observable `{self.name}` is bound to the channels {list(bound.channel_names or ())}; "
                              f"got fields with {n_channels} channels: bind it to theirs")  # fmt: skip
@@ -115,11 +115,6 @@ def spatial_axes(fields: Tensor) -> tuple[int, ...]:
 def rms(fields: Tensor) -> Tensor:
     """Root mean square over space of each channel, ``(n, C, X, ...) -> (n, C)``."""
     return fields.square().mean(spatial_axes(fields)).sqrt()
-
-
-def _default_names(n_channels: int) -> tuple[str, ...]:
-    known = {4: CE_CHANNELS, 2: NS_CHANNELS}
-    return known.get(n_channels, tuple(f"channel {c}" for c in range(n_channels)))
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

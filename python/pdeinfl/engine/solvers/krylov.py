@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pdeinfl.engine.basis import inner
-from pdeinfl.engine.certificate import DampingPath, certify, relative_error
+from pdeinfl.engine.certificate import Certified, DampingPath, certify, relative_error, row_norms
 from pdeinfl.engine.solvers.problem import Problem, Solution
 from pdeinfl.engine.solvers.subspace import Subspace
 
@@ -15,11 +15,15 @@ from pdeinfl.engine.solvers.subspace import Subspace
 _CLEAR = 0.5
 # So many dampings are each cheaper to whiten for than all together to diagonalise for.
 _FEW_DAMPINGS = 4
+# What a row's error may be of its spread, in units of `tol` and at most.
+_ROW_FACTOR, _ROW_CEILING = 10.0, 0.5
 # Products between two certificates, as a share of those spent: what their eigendecompositions may cost.
 _STRIDE = 0.03
 
 
-def solve_krylov(problem: Problem, max_products: int | None = None, block_share: float = 0.7) -> Solution:
+def solve_krylov(
+    problem: Problem, max_products: int | None = None, block_share: float = 0.7, row_tol: float | None = None
+) -> Solution:
     """Galerkin in a growing subspace that starts at the perturbation gradients G, with H_L and H_U from the same
     products; the space of ``{G, AG, A²G, …}`` where ``block_share`` is 1.
 
@@ -30,25 +34,33 @@ def solve_krylov(problem: Problem, max_products: int | None = None, block_share:
     (docs/benchmarks.md). One run serves every damping; it stops when all of ``problem.dampings`` meet ``tol``, or are
     down to the rounding of the products.
 
+    Then the rows: a small one may be unresolved where H as a whole is not, and standardisation makes all rows alike.
+    The iteration goes on, also in directions that the unresolved rows lack, until the error of each row is at most
+    ``row_tol`` of its spread ``‖H_i − mean‖``, or down to rounding, or the rows took as many products as H did.
+
     Observables that only respond do not widen the iteration; their blocks converge as the square root of the
     perturbations' own. Adding their gradients to Q at the end, or their residuals to U, did not save products.
 
     Args:
         max_products: stop after so many JVPs + VJPs, converged or not; default ``4·min(P, N·D)``.
         block_share: share of the certified gap that a block must hold, in (0, 1].
+        row_tol: default ``10·tol``, at most ½; infinite to look at H as a whole only.
 
     Raises:
-        ValueError: ``block_share`` is outside that range.
+        ValueError: ``block_share`` or ``row_tol`` is outside its range.
     """
     if not 0 < block_share <= 1:
         raise ValueError(f"`block_share` must lie in (0, 1]; got {block_share!r}")
+    row_tol = min(_ROW_FACTOR * problem.tol, _ROW_CEILING) if row_tol is None else row_tol
+    if not row_tol > 0:
+        raise ValueError(f"`row_tol` must be positive; got {row_tol!r}")
     metric = problem.metric
     limit = 4 * min(metric.n_parameters, metric.n_outputs) if max_products is None else max_products
     spent_before = metric.n_jvp + metric.n_vjp
     subspace = Subspace(problem)
     _start(subspace, problem)
     subspace.holds_perturbations = True
-    progress = _Progress(problem, subspace, spent_before, limit)
+    progress = _Progress(problem, subspace, spent_before, limit, row_tol)
     while subspace.forward(_next_block(progress, block_share)) and not progress.finished():
         if subspace.adjoint() and progress.finished():
             break
@@ -59,13 +71,14 @@ def solve_krylov(problem: Problem, max_products: int | None = None, block_share:
 class _Progress:
     """The certificate of a growing subspace, looked at whenever it may have changed enough."""
 
-    def __init__(self, problem: Problem, subspace: Subspace, spent_before: int, limit: int) -> None:
+    def __init__(self, problem: Problem, subspace: Subspace, spent_before: int, limit: int, row_tol: float) -> None:
         self.problem, self.subspace = problem, subspace
         self.half_steps = 0
-        self._spent_before, self._limit = spent_before, limit
-        self._spent = self._looked_at = self._path_at = 0
+        self._spent_before, self._limit, self._row_tol = spent_before, limit, row_tol
+        self._spent = self._looked_at = self._path_at = self._met_at = 0
         self._path = subspace.path()
         self._unmet: list[float] = []
+        self._excess: np.ndarray | None = None
 
     def finished(self) -> bool:
         """Count a half step; whether the goal is certified or the products are spent."""
@@ -98,6 +111,11 @@ class _Progress:
         found = self._unmet or [d.resolve(self.lambda_max()) for d in self.problem.dampings]
         return max(found)
 
+    def excess(self) -> np.ndarray | None:
+        """Error of each perturbation's own row over its goal, ``(n_perturbation_rows,)``, once H as a whole meets its
+        goal at every damping; None before."""
+        return self._excess
+
     def _needs_eigenvalues(self) -> bool:
         """Whether to diagonalise instead of whitening at each damping: to know λ_max, every now and then or where the
         dampings depend on it; or because they are many."""
@@ -107,10 +125,11 @@ class _Progress:
 
     def _meets_goal(self, whole: bool) -> bool:
         """Whether the relative error of each pair of observables at each requested damping is at most ``tol``, or where
-        rounding alone forbids that, three times the rounding."""
+        rounding alone forbids that, three times the rounding; and likewise each row's of ``row_tol``."""
         problem, path = self.problem, self.path() if whole else None
         lambda_max = self.lambda_max()
-        worst, self._unmet = 0.0, []
+        worst, self._unmet, self._excess = 0.0, [], None
+        rows: list[tuple[float, np.ndarray]] = []
         for damping in problem.dampings:
             value = damping.resolve(lambda_max)
             rounding = problem.rounding(max(lambda_max, self._path.largest), value)
@@ -120,15 +139,45 @@ class _Progress:
             worst = max(worst, float(certified.relative_error.max()))
             if not bool((certified.relative_error <= goal).all()):
                 self._unmet.append(value)
-        problem.report(f"{self._spent} products, certified error {worst:.1e}")
+            excess = _row_excess(certified, self._row_tol)
+            if bool((excess > 1).any()):
+                rows.append((value, excess))
+        report = f"{self._spent} products, certified error {worst:.1e}"
+        if not self._unmet:
+            self._met_at = self._met_at or self._spent
+            if rows and self._spent < 2 * self._met_at:
+                value, excess = max(rows, key=lambda row: row[0])
+                self._unmet, self._excess = [value], self._of_perturbations(excess)
+                report += f", {int((excess > 1).any((0, 1)).sum())} rows to resolve"
+        problem.report(report)
         return not self._unmet
+
+    def _of_perturbations(self, excess: np.ndarray) -> np.ndarray:
+        """The largest excess of the rows that each perturbation responds in; 0 where it responds in none."""
+        problem = self.problem
+        worst = excess.max(1).reshape(-1)
+        out = np.zeros(len(problem.perturbation_rows))
+        for row, size in zip(problem.response_rows, worst, strict=True):
+            at = problem.perturbation_rows == row
+            out[at] = np.maximum(out[at], size)
+        return out
 
 
 def _next_block(progress: _Progress, share: float) -> torch.Tensor | None:
     lambda_max = progress.lambda_max()
     if share == 1 or lambda_max == 0:
         return None
-    return progress.subspace.leading(progress.aim(), share)
+    return progress.subspace.leading(progress.aim(), share, progress.excess())
+
+
+def _row_excess(certified: Certified, row_tol: float) -> np.ndarray:
+    """Error of each row over what it may be, ``(n_a, n_b, n_response)``; 0 where a row has no spread at all."""
+    values = certified.values
+    n = values.shape[-1]
+    spread = row_norms(values - values.mean(-1, keepdims=True))
+    flat = spread <= n * np.finfo(np.float64).eps * np.abs(values).max(initial=0.0)
+    goal = np.maximum(row_tol * spread, 3 * row_norms(certified.rounding))
+    return np.where(flat, 0.0, np.divide(certified.row_error, goal, out=np.zeros_like(goal), where=goal > 0))
 
 
 def _start(subspace: Subspace, problem: Problem) -> None:

@@ -117,13 +117,14 @@ class Subspace:
         self._pending_u.clear()
         self._adjoint = torch.cat([self._adjoint, coordinates])
 
-    def leading(self, damping: float, share: float) -> Tensor | None:
+    def leading(self, damping: float, share: float, excess: np.ndarray | None = None) -> Tensor | None:
         r"""Combinations of the directions that wait which hold most of what H lacks: ``(k, n_waiting)``.
 
         The residuals r of the perturbations lie in those directions, and there ``H − H_L = rᵀη⁻¹r ≤ rᵀBr`` with
         ``B = [1 − Kᵀ(λ + KKᵀ)⁻¹K]/λ``: the fewest right singular vectors of ``r·B^{1/2}`` that hold ``share`` of
-        ``tr rᵀBr``. None (all of them) where the residuals are not known: the gradients must lie in Q, and all of U
-        have been through Jᵀ.
+        ``tr rᵀBr``. With ``excess``, the errors of rows over their goals ``(n_perturbation_rows,)``, half of the weight
+        is shared among the residuals by its square instead of by their size. None (all of them) where the residuals are
+        not known: the gradients must lie in Q, and all of U have been through Jᵀ.
         """
         if not self.knows_residuals:
             return None
@@ -136,6 +137,10 @@ class Subspace:
         metric.diagonal().add_(1.0)
         values, vectors = torch.linalg.eigh(metric)
         weighted = residuals @ (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        if excess is not None:
+            size = (weighted**2).sum(1)
+            own = torch.from_numpy(excess**2) / torch.where(size > 0, size, torch.inf)
+            weighted *= (own / (own * size).sum().clamp(min=1e-300) + 1 / size.sum()).sqrt()[:, None]
         sizes, right = torch.linalg.svd(weighted, full_matrices=False)[1:]
         held = torch.cumsum(sizes**2, 0)
         return right[: int((held < share * held[-1]).sum()) + 1]
