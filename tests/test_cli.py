@@ -122,6 +122,15 @@ def test_inspect_influence_and_checkpoint(call, data, tmp_path):
         assert part in out
 
 
+def test_inspect_goes_on_after_a_file_that_it_cannot_read(call, data, tmp_path):
+    (tmp_path / "notes.txt").write_text("none of ours")
+    code, out, err = call("inspect", tmp_path / "notes.txt", data / "vit.pt")
+    assert code == 2
+    assert out.startswith("error: ")
+    assert "vit.pt" in out
+    assert "1 problem found, listed above" in err
+
+
 def test_inspect_says_what_is_wrong(call, data, tmp_path):
     good = (data / "ce" / "CE-RP.nc").read_bytes()
     (tmp_path / "CE-RP.nc").write_bytes(good[: len(good) // 2])

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import pdeinfl as pi
+from hand_made import response_check
 from pdeinfl import figures
+from pdeinfl.analysis.damping_curves import DampingCurve
 from pdeinfl.figures import inputs, style
 
 N = 12
@@ -62,13 +65,14 @@ def damping_curve(values, converged=None, ceiling=None):
     converged = np.ones(len(values)) if converged is None else np.asarray(converged, dtype=float)
     nan = np.full(len(values), np.nan)
     limit = (values[-1], np.nan, np.nan)
-    return figures.DampingCurve(dampings, values, nan, nan, converged, (0.9, np.nan, np.nan), limit, ceiling, 1.0)
+    return DampingCurve(dampings, values, nan, nan, converged, (0.9, np.nan, np.nan), limit, ceiling, 1.0)
 
 
-def response_check(order=2.0):
+def check(order=2.0):
     steps = np.geomspace(1e-3, 1e-1, 5)
     predicted = np.linspace(-1, 1, 9)
-    return figures.ResponseCheck(predicted, predicted * 1.01, steps, steps[:, None] ** order * [1.0, 2.0], order, 0.05)
+    errors = steps[:, None] ** order * [1.0, 2.0]
+    return response_check(predicted, predicted * 1.01, steps, errors, order, 0.05)
 
 
 def images(figure):
@@ -116,7 +120,7 @@ EVERY = {
     "predictions": lambda: figures.predictions(STATE, {"ViT": STATE + 0.1}, ("velocity_x", "velocity_y")),
     "rollout": lambda: figures.rollout(TRAJECTORY, {"ViT": TRAJECTORY + 0.1}, n_shown=3),
     "channel_resolved": lambda: figures.channel_resolved(np.ones((2, 2, 3, 3)), ("u", "v"), np.array([0, 1, 0])),
-    "response_check": lambda: figures.response_check({"UNet": response_check()}),
+    "response_check": lambda: figures.response_check({"UNet": check()}),
     "rollout_link": lambda: figures.rollout_link({"UNet": rollout_link(), "ViT": rollout_link(100, 2)}, 6),
     "training_dynamics": lambda: figures.training_dynamics({"UNet": DYNAMICS}),
     "thumbnails": lambda: figures.thumbnails({"BB": TRAJECTORY[:, None]}, ("velocity_x",), (0, 1, 2, 3, 4)),
@@ -366,14 +370,14 @@ def test_channel_blocks_put_the_first_channel_lower_left_and_sort_by_class():
 def test_response_check_scales_each_observable_by_its_own_largest():
     predicted = np.array([1.0, -2.0, 0.5]) * np.array([[[1.0], [1e-6]]])
     steps = np.geomspace(1e-3, 1e-1, 5)
-    check = figures.ResponseCheck(predicted, 1.5 * predicted, steps, steps[:, None] ** 2, 2.0, 0.1, ("smse", "mass"))
-    (points,) = [line for line in figures.response_check(check).axes[0].lines if line.get_linestyle() == "None"]
+    uneven = response_check(predicted, 1.5 * predicted, steps, steps[:, None] ** 2, 2.0, 0.1, ("smse", "mass"))
+    (points,) = [line for line in figures.response_check(uneven).axes[0].lines if line.get_linestyle() == "None"]
     np.testing.assert_allclose(points.get_xdata(), [0.5, -1, 0.25] * 2)
     np.testing.assert_allclose(points.get_ydata(), [0.75, -1.5, 0.375] * 2)
 
 
 def test_response_check_has_a_slope_two_guide():
-    figure = figures.response_check(response_check())
+    figure = figures.response_check(check())
     (guide,) = [line for line in figure.axes[1].lines if line.get_gid() == "guide"]
     x, y = guide.get_data()
     assert np.log(y[1] / y[0]) / np.log(x[1] / x[0]) == pytest.approx(2)
@@ -456,3 +460,10 @@ def test_legend_and_note_name_only_what_is_drawn():
     figure = figures.damping_path({"UNet": {"class locking": banded}})
     assert legend_of(figure) == ["trained", "where the reading changes"]
     assert any("intervals" in text for text in texts(figure))
+
+
+def test_results_in_place_of_an_aggregation_are_refused():
+    result = pi.Influence.from_arrays(np.eye(2), [0, 0], [0, 0], [1, 2])
+    for given, said in ((result, "an Influence"), ([result], "a list"), ({"UNet": result}, "an Influence")):
+        with pytest.raises(ValueError, match=f"`data` must be an aggregation, such as .*; got {said}"):
+            figures.lag_profile(given)

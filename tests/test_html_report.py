@@ -11,13 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hand_made import response_check
 from pdeinfl import figures
+from pdeinfl.analysis.damping_curves import CLASS_LOCKING, COHERENCE_TIME, DampingCurve, damping_path
+from pdeinfl.analysis.estimate import Estimate
 from pdeinfl.engine import store
 from pdeinfl.engine.certificate import DampingPath
 from pdeinfl.engine.result import Influence
 from pdeinfl.experiment.config import InfluenceConfig
 from pdeinfl.html_report import (
-    Estimate,
     Quantity,
     ReportContent,
     ReportOptions,
@@ -28,7 +30,6 @@ from pdeinfl.html_report import (
     render_report,
     wording,
 )
-from pdeinfl.html_report.damping_curves import CLASS_LOCKING, COHERENCE_TIME, damping_curves
 from pdeinfl.html_report.number_format import bounds, decimal, interval, significant, steps
 from pdeinfl.html_report.run_tables import response_check_table
 from pdeinfl.html_report.stability import difference_range, reading_range, stable_range
@@ -176,7 +177,8 @@ def test_the_sentences_follow_the_numbers(time, locking, said, meant):
 def test_advice_follows_from_what_is_undecided():
     straddles = wording.meaning(summary_of((1.1, 0.9, 1.3)))
     assert straddles.endswith("More seeds or mini-batches would narrow the intervals.")
-    one_class = wording.meaning(summary_of(class_locking=Quantity(Estimate(NAN, reason="the number is undefined"))))
+    undefined = Estimate(NAN, interval="no interval: the number is undefined")
+    one_class = wording.meaning(summary_of(class_locking=Quantity(undefined)))
     assert one_class.endswith("No interval of the class locking: the number is undefined.")
     assert "narrow" not in one_class
 
@@ -213,7 +215,7 @@ def test_the_one_step_error_is_that_of_the_results(tmp_path):
 @pytest.mark.parametrize(("radius", "shown"), [(0.25, "0.25"), (512.0, "≥ 512")])
 def test_a_trust_radius_at_the_end_of_the_ladder_is_a_lower_bound(radius, shown):
     steps_tried = np.array([512.0, 256.0, 1.0, 0.5])
-    check = figures.ResponseCheck(
+    check = response_check(
         np.ones(3), np.ones(3), steps_tried, steps_tried[:, None] ** 2, 2.0, radius, ("smse",)
     )
     table = response_check_table({"UNet": check})
@@ -226,7 +228,7 @@ def test_a_trust_radius_at_the_end_of_the_ladder_is_a_lower_bound(radius, shown)
 
 
 def test_without_an_interval_the_reason_is_given():
-    estimate = Estimate(2.04, reason="only 2 mini-batches")
+    estimate = Estimate(2.04, interval="no interval: only 2 mini-batches")
     summary = summary_of(coherence_time=Quantity(estimate))
     assert wording.value_text(summary.coherence_time, summary, True) == "2.0 steps; no interval: only 2 mini-batches"
     assert "travels about 2.0 steps" in wording.headline(summary)
@@ -241,7 +243,7 @@ def test_untrained_control_is_told_apart_only_by_disjoint_intervals():
     assert text(Estimate(5, 4, 6)).startswith("Training shortened the coherence time: the untrained network has 5.0")
     assert "Training lengthened" in text(Estimate(1, 0.9, 1.1))
     assert "cannot be told apart" in text(Estimate(2.6, 2.4, 2.8))
-    assert "cannot be judged" in text(Estimate(5, reason="one mini-batch"))
+    assert "cannot be judged" in text(Estimate(5, interval="no interval: one mini-batch"))
     assert "keeps its sign over 3.0 decades" in text(Estimate(5, 4, 6), StableRange(1e-4, 1e-1))
     assert "does not keep its sign" in text(Estimate(5, 4, 6), StableRange(1e-4, 1e-3))
     locked = Quantity(Estimate(0.9, 0.8, 1.0), Estimate(0.2, 0.1, 0.3))
@@ -294,7 +296,7 @@ def curve(values, converged=1.0, reference=1.0, spread=NAN):
     values = np.asarray(values, dtype=float)
     low, high = values - spread, values + spread
     dampings = np.geomspace(1e-4, 1, len(values))
-    return figures.DampingCurve(
+    return DampingCurve(
         dampings, values, low, high, np.full(len(values), converged), (1, NAN, NAN), (1, NAN, NAN), 11.0, reference
     )
 
@@ -370,7 +372,7 @@ def full_run():
     rolled = {"UNet": state, "ViT": state + 0.1}
     sample = PredictionSample("CRP, trajectory 4", 2, names, state[2], both, state, rolled, np.arange(4) / 20)
     eps = np.geomspace(1e-3, 1e-1, 4)
-    check = figures.ResponseCheck(np.ones(3), np.full(3, 1.02), eps, eps[:, None] ** 2, 1.98, 0.25)
+    check = response_check(np.ones(3), np.full(3, 1.02), eps, eps[:, None] ** 2, 1.98, 0.25)
     return run_of(
         {"UNet": many(path=True), "ViT": many(path=True, reach=2.0, crossing=0.6)},
         controls={"UNet": many(path=True, reach=6.0, crossing=0.9)},
@@ -532,7 +534,7 @@ def test_without_full_row_rank_there_is_no_limit_towards_zero(tmp_path):
 
 
 def limits(results, options=OPTIONS):
-    found = damping_curves(results, np.array([1e-3, 1e-2]), results[0].lambda_max, options)
+    found = damping_path(results, [1e-3, 1e-2], options.response, n_bootstrap=0, lambda_max=results[0].lambda_max)
     return [found[name].at_zero[0] for name in (COHERENCE_TIME, CLASS_LOCKING)], found[CLASS_LOCKING].converged
 
 
@@ -559,7 +561,7 @@ def test_a_contradicting_audit_is_not_converged_anywhere(tmp_path):
 def test_a_small_observable_that_is_all_wrong_is_seen():
     predicted = np.ones((2, 2, 3)) * np.array([1.0, 1e-6])[:, None]
     measured = predicted * np.array([1.01, 2.0])[:, None]
-    check = figures.ResponseCheck(predicted, measured, np.ones(4), np.ones((4, 2)), 2.0, 0.5, ("smse", "mass"))
+    check = response_check(predicted, measured, np.ones(4), np.ones((4, 2)), 2.0, 0.5, ("smse", "mass"))
     row = response_check_table({"UNet": check}).rows[0]
     assert row[1:3] == ("12", "1 (mass)")
     lost = replace(check, measured=np.where(predicted < 1, np.nan, measured))

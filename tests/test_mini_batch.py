@@ -86,7 +86,7 @@ REFUSALS = {
     "fractions": ({"class_ids": [0.0, 1.0, 0.0]}, "`class_ids` must hold integers; got dtype float64"),
     "negative": ({"class_ids": [0, -1, 0]}, "`class_ids` must be non-negative; got -1"),
     "names": ({"class_names": ("RP",)}, "`class_names` must name every class: ids reach 1, got 1 names"),
-    "channels": ({"channel_names": ("a",)}, "`channel_names` must name the 4 target channels; got 1"),
+    "channels": ({"channel_names": ("a",)}, "`channel_names` must name the 4 channels of `targets`.*; got 1 name"),
     "twice": ({"times": [1, 1, 1]}, r"examples 0 and 2 have the same class, trajectory and time \(0, 0, 1\)"),
     "extras": ({"extras": (torch.zeros(2),)}, r"`extras\[0\]` must have length 3, one entry per example; got 2"),
 }
@@ -124,3 +124,12 @@ def test_assumed_vectors_turn_with_a_warning():
         Motion(quarter_turns=1).on(unnamed)
     Motion(shift_x=1).on(unnamed)
     Motion(quarter_turns=1).on(pi.MiniBatch(fields, fields, **labels, channel_names=("u", "v")))
+
+
+def test_one_tensor_is_one_extra():
+    steps = torch.rand(3)
+    batch = pi.MiniBatch(X, X, **LABELS, extras=steps)
+    assert len(batch.extras) == 1
+    assert batch.extras[0] is steps
+    with pytest.raises(ValueError, match=r"`extras\[0\]` must have length 3"):
+        pi.MiniBatch(X, X, **LABELS, extras=steps[:2])

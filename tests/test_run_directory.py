@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 
 import pdeinfl as pi
+from hand_made import response_check
+from pdeinfl.analysis.response_check import ResponseCheck
 from pdeinfl.data.writer import write_trajectories
-from pdeinfl.run_directory import RunDirectory, _read_check, load_run, read_json, write_json, write_json_once
+from pdeinfl.run_directory import (
+    CHECK_VERSION,
+    RunDirectory,
+    _read_check,
+    load_run,
+    read_json,
+    write_json,
+    write_json_once,
+)
 
 
 @pytest.fixture
@@ -70,18 +80,21 @@ def test_of_several_writers_the_first_counts(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["damping.json"]
 
 
-def test_response_checks_keep_the_observable_axis(tmp_path):
-    check = {"steps": [1.0, 0.5, 0.25], "errors": [[0.1, 0.2]] * 3, "order": 2.0, "trust_radius": 0.5}
+def test_response_checks_come_back_whole(tmp_path):
     predicted = np.arange(24.0).reshape(2, 3, 4)
-    new = {"observables": ["smse", "mass", "energy"], "predicted": predicted.tolist(), "measured": predicted.tolist()}
-    flat = predicted.ravel().tolist()
-    for content in (new, {"predicted": flat, "measured": flat}):
-        identity = {"response": ["smse", "mass", "energy"]}
-        write_json(tmp_path / "check.json", {"influence": identity, "check": {**check, **content}})
-        found = _read_check(tmp_path / "check.json")
-        np.testing.assert_array_equal(found.predicted, predicted)
-        np.testing.assert_array_equal(found.measured, predicted)
-        assert found.observables == ("smse", "mass", "energy")
+    names = ("smse", "mass", "energy")
+    check = response_check(predicted, 2 * predicted, [1.0, 0.5, 0.25], [[0.1, np.nan]] * 3, 2.0, 0.5, names)
+    path = tmp_path / "check.json"
+    assert _read_check(path) is None
+    write_json(path, {"influence": {}, "version": CHECK_VERSION, "check": check.as_dict()})
+    found = _read_check(path)
+    for name, value in vars(check).items():
+        np.testing.assert_array_equal(getattr(found, name), value)
+    assert (found.trust_radius, found.radius_is_at_least) == (0.5, False)
+    write_json(path, {"influence": {}, "check": {"steps": [1.0]}})
+    assert _read_check(path) is None, "of an earlier version: made again"
+    with pytest.raises(ValueError, match="a response check holds predicted, measured"):
+        ResponseCheck.from_dict({"steps": [1.0]})
 
 
 def test_what_is_no_run_is_refused(tmp_path, run):

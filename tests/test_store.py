@@ -150,3 +150,8 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_files(tmp_path):
             assert (one.values == k).all()
             assert (one.losses == k).all()
             assert k % 3 == one.mini_batch
+
+
+def test_file_names_have_no_leading_dash():
+    assert Key("", 1, 2, 3).file_name == "seed1-epoch0002-batch003.h5"
+    assert Key("ViT", 1, 2, 3).file_name == "ViT-seed1-epoch0002-batch003.h5"

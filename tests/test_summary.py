@@ -9,9 +9,9 @@ import pytest
 
 import pdeinfl as pi
 from pdeinfl import _core
+from pdeinfl.analysis.estimate import Estimate
 from pdeinfl.analysis.spectrum import largest_eigenvalues
 from pdeinfl.analysis.summary import (
-    Estimate,
     class_locking,
     coherence_time,
     decay_constant,

@@ -155,3 +155,10 @@ def test_influence_on_an_orbit_matches_explicit_jacobians(motion):
         got = result["smse", "smse"]
         assert (np.abs(got - h) <= result.error_bound[0, 0] + room).all()
     assert not np.allclose(h, pi.influence(module, own, "smse", damping=damping)["smse", "smse"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"shift_x": 0.5}, {"quarter_turns": 1.0}])
+def test_a_motion_moves_by_whole_points(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer; got"):
+        Motion(**wrong)

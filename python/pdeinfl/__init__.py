@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pdeinfl.analysis.aggregation import distance_decay as distance_decay
     from pdeinfl.analysis.aggregation import lag_profile as lag_profile
     from pdeinfl.analysis.aggregation import two_time as two_time
+    from pdeinfl.analysis.damping_curves import damping_path as damping_path
     from pdeinfl.analysis.dynamics import training_dynamics as training_dynamics
     from pdeinfl.analysis.rollout_link import rollout_link as rollout_link
     from pdeinfl.contraction import gram as gram
@@ -40,6 +41,7 @@ _HOMES = {
     "MiniBatch": "pdeinfl.data.mini_batch",
     "Trajectories": "pdeinfl.data.trajectories",
     "class_transfer": "pdeinfl.analysis.aggregation",
+    "damping_path": "pdeinfl.analysis.damping_curves",
     "distance_decay": "pdeinfl.analysis.aggregation",
     "gram": "pdeinfl.contraction",
     "influence": "pdeinfl.engine.influence_matrix",

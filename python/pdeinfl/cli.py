@@ -189,7 +189,7 @@ def check(
     click.echo(f"observed order                 {found.order:.2f}  (2: truncation of the central difference)")
     click.echo(f"difference from -H             {found.relative_difference:.2e}  relative, of the worst observable")
     click.echo(f"certified error of H           {result.relative_error.max():.2e}")
-    bound = ">= " if found.trust_radius >= max(found.steps) else ""
+    bound = ">= " if found.radius_is_at_least else ""
     note = "largest step tried, " if bound else ""
     click.echo(
         f"trust radius                   {bound}{found.trust_radius:g}  ({note}{found.observables[0]}; 1: whole step)"
@@ -219,7 +219,12 @@ def inspect(file: tuple[Path, ...], figure: Path | None) -> None:
         raise click.UsageError("--figure goes with one FILE (or one folder of classes)")
     n_faults = 0
     for path in file:
-        text, faults = describe_file(path, figure)
+        try:
+            text, faults = describe_file(path, figure)
+        except (ValueError, OSError) as error:
+            if len(file) == 1:
+                raise
+            text, faults = f"error: {_one_line(error)}", 1
         click.echo(text)
         n_faults += faults
     if n_faults:

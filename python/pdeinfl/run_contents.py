@@ -48,7 +48,7 @@ class RunContents:
         between: influences at epochs between 0 and the last.
         rollout_errors: of the trained surrogates on the mini-batches of ``results``; may lack some.
         histories: one history per seed, with ``epoch``, ``train_loss``, ``val_loss`` arrays.
-        samples: predictions to show. checks: response checks (MATH §6), each as `pdeinfl.figures.ResponseCheck`.
+        samples: predictions to show. checks: response checks (MATH §6).
         channel_names: of the data, in order; empty if unknown.
         settings: further rows of the settings table, e.g. seeds, data, hardware, wall time.
         command: what reproduces the run. notes: remarks shown above the settings.

@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from pdeinfl.analysis.response_check import ResponseCheck
 from pdeinfl.atomic import atomic_path
 from pdeinfl.data.readers import open_trajectories
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.engine.result import Influence
 from pdeinfl.engine.store import InfluenceStore, Key
-from pdeinfl.figures import ResponseCheck
 from pdeinfl.run_contents import PredictionSample, RunContents
 from pdeinfl.surrogates.checkpoint import list_checkpoints, load_checkpoint
 from pdeinfl.surrogates.history import History
 from pdeinfl.surrogates.rollout import rollout
 from pdeinfl.surrogates.rollout_errors import RolloutErrors
+
+CHECK_VERSION = 2
+"""Of the files in ``checks/``."""
 
 
 class RunDirectory:
@@ -146,7 +149,7 @@ def load_run(root: str | PathLike[str]) -> RunContents:
         )
     histories = {name: _histories(run, name, config["seeds"]) for name in names}
     _, _, test = run.open_data()
-    checks = {name: _read_check(run.check(name)) for name in names if run.check(name).is_file()}
+    checks = {name: check for name in names if (check := _read_check(run.check(name))) is not None}
     equation = {"CE": "compressible Euler", "NS": "incompressible Navier–Stokes"}.get(test.equation or "", "PDE")
     n_seeds = len(config["seeds"])
     return RunContents(
@@ -185,15 +188,10 @@ def _rollout_errors(run: RunDirectory, results: Iterable[Influence]) -> dict[Key
     return found
 
 
-def _read_check(path: Path) -> ResponseCheck:
-    held: dict[str, Any] = read_json(path)
-    content = {"observables": held["influence"]["response"], **held["check"]}
-    names = content.pop("observables")
-    fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
-    # Runs of earlier versions hold them flat.
-    shape = (fields["errors"].shape[1], len(names), -1)
-    flat = {side: fields[side].reshape(shape) for side in ("predicted", "measured")}
-    return ResponseCheck(**{**fields, **flat}, observables=tuple(names))
+def _read_check(path: Path) -> ResponseCheck | None:
+    """None where there is none, or one of an earlier version, which the influence stage would make again."""
+    held = read_json(path) if path.is_file() else {}
+    return ResponseCheck.from_dict(held["check"]) if held.get("version") == CHECK_VERSION else None
 
 
 def _samples(run: RunDirectory, names: list[str], config: dict[str, Any], test: Trajectories) -> list[PredictionSample]:

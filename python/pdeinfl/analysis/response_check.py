@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,31 @@ class ResponseCheck:
         """Median trust radius of the perturbed examples' own response of the first observable."""
         own = [self.trust_radii[k, 0, j] for k, j in enumerate(self.perturbations) if j < self.trust_radii.shape[2]]
         return float(np.nanmedian(own)) if np.isfinite(own).any() else float("nan")
+
+    @property
+    def radius_is_at_least(self) -> bool:
+        """Whether the trust radius is the largest step tried: the true one may be larger."""
+        return self.trust_radius >= float(np.max(self.steps))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON."""
+        return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ResponseCheck:
+        """What :meth:`as_dict` gave.
+
+        Raises:
+            ValueError: an entry is missing or unknown.
+        """
+        names = [f.name for f in fields(cls)]
+        if set(content) != set(names):
+            raise ValueError(f"a response check holds {', '.join(names)}; got {', '.join(content) or 'nothing'}")
+        listed: dict[str, Any] = {name: tuple(content[name]) for name in ("perturbations", "observables")}
+        arrays: dict[str, Any] = {
+            name: np.array(content[name], dtype=np.float64) for name in names if name not in (*listed, "order")
+        }
+        return cls(**arrays, **listed, order=float(content["order"]))
 
     @property
     def relative_difference(self) -> float:

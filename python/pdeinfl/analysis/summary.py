@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,39 +10,19 @@ import numpy as np
 
 from pdeinfl import _core
 from pdeinfl.analysis.aggregation import ClassTransfer, class_transfer, lag_profile
+from pdeinfl.analysis.estimate import Estimate
 from pdeinfl.analysis.resampling import COVERAGE, column_quantiles, plan
 from pdeinfl.analysis.selection import select
 from pdeinfl.engine.influence_matrix import Influence
 
-THRESHOLD = 1.0
-_NO_BOUNDS = (float("nan"), float("nan"))
+TIME_THRESHOLD = 1.0
+"""A coherence time above this many steps means that the signal reaches the neighbouring transitions."""
+LOCKING_THRESHOLD = 0.5
+"""Class locking above this means that another class feels less than half of what its own class does, on average."""
+COHERENCE_LEVEL = 1.0
+"""The level of standardised influence whose crossing is the coherence time."""
+_NO_BOUNDS = (math.nan, math.nan)
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval. ``low`` and ``high`` are NaN where there is none; ``interval`` says how the
-    interval was made, or why there is none. ``bound_low`` and ``bound_high`` are where the error of the solves leaves
-    the number, NaN where that is not known. ``limit`` is the largest value that can be resolved (of a time the
-    longest lag with an entry): infinite values mean beyond it."""
-
-    value: float
-    low: float
-    high: float
-    interval: str
-    limit: float = float("inf")
-    bound_low: float = float("nan")
-    bound_high: float = float("nan")
-
-    def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "undefined"
-        text = self._number(self.value)
-        has_interval = not (np.isnan(self.low) or np.isnan(self.high))
-        return f"{text} [{self._number(self.low)}, {self._number(self.high)}]" if has_interval else text
-
-    def _number(self, value: float) -> str:
-        return f"> {self.limit:g}" if np.isinf(value) else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +71,7 @@ def summarize(
     draws = None if profile.intra_draws is None else fold_lags(profile.intra_draws)
     why, longest = profile.interval, float(np.flatnonzero(np.isfinite(folded)).max(initial=0))
     ends = (profile.intra.bound_low, profile.intra.bound_high)
-    times = [float("nan") if end is None else float(coherence_time(fold_lags(end))) for end in ends]
+    times = [math.nan if end is None else float(coherence_time(fold_lags(end))) for end in ends]
     locking_draws = None if transfer.draws is None else class_locking(transfer.draws)
     return Summary(
         coherence_time=_estimate(
@@ -118,7 +99,7 @@ def fold_lags(curve: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(forward), backward, np.where(np.isnan(backward), forward, both))
 
 
-def coherence_time(curve: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+def coherence_time(curve: np.ndarray, threshold: float = COHERENCE_LEVEL) -> np.ndarray:
     """First |lag| at which ``curve`` ``(…, L + 1)`` falls below ``threshold``, linearly interpolated between lags; 0 if
     it starts below, infinite if it never falls, NaN without any entry. NaN lags are passed over.
 
@@ -241,20 +222,26 @@ def translation_defect(
         try:
             defects[k] = _core.translation_defect(block, labels, accuracy_order)
         except ValueError as error:
-            return Estimate(float("nan"), float("nan"), float("nan"), f"undefined: {error}")
+            return Estimate(math.nan, math.nan, math.nan, f"undefined: {error}")
         row, column = r.stop, c.stop
     (centre,), draws = column_quantiles(defects, (0.5,), resamples.multiplicities, selection.clusters)
     return _estimate(centre[0], None if draws is None else draws[:, 0], resamples.description)
+
+
+def longest_lag(results: Iterable[Influence], max_lag: int) -> int:
+    """The longest lag that the trajectories hold, at most ``max_lag``."""
+    spans = [int(np.ptp(r.labels.times)) for r in results if len(r.labels)]
+    return min(max_lag, max(spans, default=0))
 
 
 def _estimate(
     value: np.ndarray | float,
     draws: np.ndarray | None,
     why: str,
-    limit: float = float("inf"),
+    limit: float = math.inf,
     bounds: tuple[float, float] = _NO_BOUNDS,
 ) -> Estimate:
-    value, low, high = float(value), float("nan"), float("nan")
+    value, low, high = float(value), math.nan, math.nan
     if np.isnan(value):
         return Estimate(value, low, high, "no interval: the number is undefined", limit)
     if draws is not None:

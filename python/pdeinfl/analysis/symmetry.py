@@ -34,6 +34,11 @@ class Motion:
     quarter_turns: int = 0
     flip_x: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("shift_x", "shift_y", "quarter_turns"):
+            if not isinstance(getattr(self, name), (int, np.integer)):
+                raise ValueError(f"`{name}` must be an integer; got {getattr(self, name)!r}")
+
     def __call__(self, states: Tensor, channel_names: Sequence[str]) -> Tensor:
         """The moved states: scalars are carried along, vector components turn with the grid.
 

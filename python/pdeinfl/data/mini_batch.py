@@ -73,7 +73,7 @@ class MiniBatch:
         channel_names: names of the target's channels, from which observables find density or energy; default the
             names of compressible Euler for four channels, of Navier–Stokes for two, ``channel 0``, … otherwise. Such an
             assumption counts where an observable is asked for by name, not for what responds by default.
-        extras: tensors of length ``n`` handed to the module after the state (time step, class, …).
+        extras: one tensor or several, of length ``n``, handed to the module after the state (time step, class, …).
 
     Raises:
         ValueError: an array has the wrong shape or dtype, holds NaN or infinity, two examples have one class,
@@ -99,7 +99,7 @@ class MiniBatch:
         times: Any = None,
         class_names: Sequence[str] | None = None,
         channel_names: Sequence[str] | None = None,
-        extras: Sequence[torch.Tensor] = (),
+        extras: torch.Tensor | Sequence[torch.Tensor] = (),
     ) -> None:
         put = object.__setattr__
         inputs, targets = _fields("inputs", inputs), _fields("targets", targets)
@@ -123,12 +123,16 @@ class MiniBatch:
         if channel_names is None:
             channel_names = assumed_channel_names(n_channels)
         if len(channel_names) != n_channels:
-            raise ValueError(f"`channel_names` must name the {n_channels} target channels; got {len(channel_names)}")
+            raise ValueError(
+                f"`channel_names` must name the {n_channels} channels of `targets`, {tuple(targets.shape)}; got "
+                f"{len(channel_names)} names"
+            )
         put(self, "channel_names", tuple(channel_names))
+        extras = (extras,) if isinstance(extras, torch.Tensor) else tuple(extras)
         for k, extra in enumerate(extras):
             if len(extra) != n:
                 raise ValueError(f"`extras[{k}]` must have length {n}, one entry per example; got {len(extra)}")
-        put(self, "extras", tuple(extras))
+        put(self, "extras", extras)
 
     def __len__(self) -> int:
         return len(self.inputs)

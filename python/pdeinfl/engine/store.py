@@ -180,7 +180,8 @@ class Key:
     @property
     def file_name(self) -> str:
         """Name of the result's file."""
-        return f"{self.run}-seed{self.seed}-epoch{self.epoch:04d}-batch{self.mini_batch:03d}.h5"
+        run = f"{self.run}-" if self.run else ""
+        return f"{run}seed{self.seed}-epoch{self.epoch:04d}-batch{self.mini_batch:03d}.h5"
 
 
 class InfluenceStore:

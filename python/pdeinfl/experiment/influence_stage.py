@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfl.analysis.response_check import ResponseCheck, response_check
+from pdeinfl.analysis.response_check import response_check
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.engine.damping import Damping
@@ -20,7 +20,7 @@ from pdeinfl.engine.spectrum import largest_eigenvalue
 from pdeinfl.engine.store import InfluenceStore, Key
 from pdeinfl.experiment.config import InfluenceConfig, RunConfig, SurrogateConfig
 from pdeinfl.experiment.shares import share
-from pdeinfl.run_directory import RunDirectory, read_json, write_json, write_json_once
+from pdeinfl.run_directory import CHECK_VERSION, RunDirectory, read_json, write_json, write_json_once
 from pdeinfl.surrogates.checkpoint import list_checkpoints, load_checkpoint, sha256
 from pdeinfl.surrogates.rollout_errors import RolloutErrors, rollout_errors
 
@@ -138,7 +138,8 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
         }
         checks = unit.is_trained and not unit.mini_batch and unit.seed == config.seeds[0]
         check_file = run.check(unit.surrogate.name)
-        wants_check = settings.checks and checks and not _holds(check_file, {"influence": expected})
+        check_identity = {"influence": expected, "version": CHECK_VERSION}
+        wants_check = settings.checks and checks and not _holds(check_file, check_identity)
         if store.has(unit.key, expected) and not wants_check:
             continue
         model, _ = load_checkpoint(unit.checkpoint, device=local_device(config.device))
@@ -162,8 +163,7 @@ def influence_stage(config: RunConfig, run: RunDirectory, say: Say) -> bool:
             **options,
         )
         if wants_check:
-            content = _check_content(response_check(model, batch, result))
-            write_json(check_file, {"influence": expected, "check": content})
+            write_json(check_file, {**check_identity, "check": response_check(model, batch, result).as_dict()})
         store.put(result)
         worst = float(np.max(result.relative_error))
         kind = "estimated (not certified)" if result.bound_is_estimate else "certified"
@@ -183,18 +183,6 @@ def _holds(path: Path, identity: dict[str, Any]) -> bool:
     held = read_json(path)
     wanted = json.loads(json.dumps(identity))
     return all(held.get(name) == value for name, value in wanted.items())
-
-
-def _check_content(check: ResponseCheck) -> dict[str, object]:
-    return {
-        "observables": list(check.observables),
-        "predicted": check.predicted.tolist(),
-        "measured": check.measured.tolist(),
-        "steps": check.steps.tolist(),
-        "errors": check.errors.tolist(),
-        "order": check.order,
-        "trust_radius": check.trust_radius,
-    }
 
 
 def _n_mini_batches(test: Trajectories, settings: InfluenceConfig) -> int:

@@ -6,7 +6,7 @@ Every function takes one aggregation or a mapping ``{surrogate: aggregation}``; 
 
 from pdeinfl.figures.channel_blocks import channel_resolved
 from pdeinfl.figures.class_transfer_matrices import class_transfer
-from pdeinfl.figures.damping_paths import DampingCurve, damping_path
+from pdeinfl.figures.damping_paths import damping_path
 from pdeinfl.figures.distance_decays import distance_decay
 from pdeinfl.figures.dynamics_curves import training_dynamics
 from pdeinfl.figures.eigenvalue_spectra import eigenvalues
@@ -14,15 +14,13 @@ from pdeinfl.figures.lag_profiles import lag_profile
 from pdeinfl.figures.main_figure import summary
 from pdeinfl.figures.optimisation_curves import optimisation_curve
 from pdeinfl.figures.prediction_panels import predictions, rollout
-from pdeinfl.figures.response_checks import ResponseCheck, response_check
+from pdeinfl.figures.response_checks import response_check
 from pdeinfl.figures.rollout_links import rollout_link
 from pdeinfl.figures.style import save
 from pdeinfl.figures.thumbnail_sheets import thumbnails
 from pdeinfl.figures.two_time_maps import two_time
 
 __all__ = [
-    "DampingCurve",
-    "ResponseCheck",
     "channel_resolved",
     "class_transfer",
     "damping_path",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,46 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pdeinfl.analysis.damping_curves import DampingCurve
 from pdeinfl.engine.influence_matrix import DEFAULT_DAMPING
 from pdeinfl.figures import inputs, style
 
-Estimate = tuple[float, float, float]
-"""Value, low, high; low and high are NaN where there is no interval."""
 _THIN = 0.6
-
-
-@dataclass(frozen=True, eq=False)
-class DampingCurve:
-    """One summary number of one surrogate on a path of dampings.
-
-    Attributes:
-        relative_dampings: λ/λ_max, increasing, ``(L,)``.
-        values, low, high: the number and its interval, ``(L,)``; the interval is NaN where there is none.
-        converged: fraction of the influence matrices whose certified error meets the tolerance, ``(L,)`` in [0, 1].
-        at_zero, at_infinity: limits λ → 0 (H diagonal, given P ≥ N·D) and λ → ∞ (plain gradient overlap); NaN where
-            they do not apply.
-        bound_low, bound_high: where the error of the solves leaves the number, ``(L,)``; NaN, the default, where that
-            is not known.
-        ceiling: the largest value that can be told apart (the maximal lag, for the coherence time); a larger one is
-            given as infinity and drawn at the ceiling with an open upward triangle.
-        reference: level that divides the two readings of the number.
-    """
-
-    relative_dampings: np.ndarray
-    values: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    converged: np.ndarray
-    at_zero: Estimate
-    at_infinity: Estimate
-    ceiling: float | None = None
-    reference: float | None = None
-    bound_low: np.ndarray = field(default_factory=lambda: np.array(np.nan))
-    bound_high: np.ndarray = field(default_factory=lambda: np.array(np.nan))
-
-    def __post_init__(self) -> None:
-        for name in ("bound_low", "bound_high"):
-            object.__setattr__(self, name, np.broadcast_to(getattr(self, name), np.shape(self.values)))
 
 
 def _clip(values: np.ndarray, ceiling: float | None) -> np.ndarray:

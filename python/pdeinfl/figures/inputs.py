@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pdeinfl.engine.result import Influence
+
 _TITLES = {
     "smse": "SMSE",
     "mass": "mass",
@@ -35,9 +37,18 @@ def by_surrogate_and_observable(data: Any) -> tuple[dict[str, dict[str, Any]], l
     """``{surrogate: {observable: aggregation}}`` and the observables in order of first appearance.
 
     Surrogates need not hold the same observables: a missing one leaves its panel out.
+
+    Raises:
+        ValueError: nothing given, or results where an aggregation of them belongs.
     """
     nested = {name: dict(v) if isinstance(v, Mapping) else {"": v} for name, v in by_surrogate(data).items()}
     observables = list(dict.fromkeys(o for held in nested.values() for o in held))
+    for value in (value for held in nested.values() for value in held.values()):
+        if isinstance(value, (Influence, list, tuple)):
+            raise ValueError(
+                f"`data` must be an aggregation, such as `pi.lag_profile(results)`, or a mapping to such; got "
+                f"{'an Influence' if isinstance(value, Influence) else f'a {type(value).__name__}'}"
+            )
     if not observables:
         raise ValueError("`data` must hold at least one observable; got none for " + ", ".join(map(repr, nested)))
     return nested, observables

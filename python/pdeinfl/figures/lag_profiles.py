@@ -7,11 +7,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pdeinfl.analysis.summary import COHERENCE_LEVEL
 from pdeinfl.figures import inputs, style
 from pdeinfl.figures.bands import draw_band, reach_of
-
-COHERENCE_LEVEL = 1.0
-"""The level whose crossing defines the coherence time (MATH §5)."""
 
 
 def draw_reference_levels(axes: Axes, n_examples: int | None) -> None:

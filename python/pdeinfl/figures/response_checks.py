@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from pdeinfl.analysis.response_check import ResponseCheck
 from pdeinfl.figures import inputs, style
 
 
-@dataclass(frozen=True, eq=False)
-class ResponseCheck:
-    """Central differences of the observables along ``V_j = −η⁻¹ g_j`` against ``−H[:, j]``.
-
-    Attributes:
-        predicted, measured: ``−H[i, j]`` and its Richardson-extrapolated finite difference, ``(k, n_obs, n)`` for k
-            checked j, or ``(n,)`` of one observable.
-        steps: ε, ``(E,)``.
-        errors: ``|difference quotient − measured|`` over the largest ``|H|`` of the column,
-            ``(E, k)``, one per checked j.
-        order: observed order of the error in ε.
-        trust_radius: largest ε for which the linear prediction holds within 10 %; NaN if unknown.
-        observables: names of the n_obs; may be empty.
-    """
-
-    predicted: np.ndarray
-    measured: np.ndarray
-    steps: np.ndarray
-    errors: np.ndarray
-    order: float
-    trust_radius: float = float("nan")
-    observables: Sequence[str] = ()
-
-
-def by_observable(check: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def by_observable(check: ResponseCheck) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """``(name, predicted, measured)`` of each observable, flat, over the largest ``|H|`` of that observable."""
-    predicted, measured = (np.asarray(a, dtype=float) for a in (check.predicted, check.measured))
-    if predicted.ndim < 3:
-        predicted, measured = predicted.reshape(1, 1, -1), measured.reshape(1, 1, -1)
-    names = tuple(check.observables) or ("",) * predicted.shape[1]
+    predicted, measured = check.predicted, check.measured
     found = []
-    for k, name in enumerate(names):
+    for k, name in enumerate(check.observables):
         largest = np.nanmax(np.abs(predicted[:, k]), initial=0.0)
         scale = largest if largest > 0 else 1.0
         found.append((name, np.ravel(predicted[:, k]) / scale, np.ravel(measured[:, k]) / scale))
@@ -56,7 +28,7 @@ def response_check(checks: Any) -> Figure:
     error against ε, with a slope-2 guide.
 
     Args:
-        checks: ``{surrogate: check}`` or one check, each with the fields of :class:`ResponseCheck`.
+        checks: what `pdeinfl.analysis.response_check.response_check` returns, or ``{surrogate: check}``.
     """
     named = inputs.by_surrogate(checks)
     figure, panels = style.grid(style.DOUBLE_COLUMN, 2.9, 1, 2)
@@ -86,7 +58,7 @@ def response_check(checks: Any) -> Figure:
         positive = np.where(errors > 0, errors, np.nan)
         right.plot(steps, positive, color=colour, linewidth=0.5, alpha=0.35)
         middle = np.array([np.nanmedian(row) if np.isfinite(row).any() else np.nan for row in positive])
-        radius, beyond = check.trust_radius, check.trust_radius >= steps.max()
+        radius, beyond = check.trust_radius, check.radius_is_at_least
         said = f"order {style.number(check.order)}"
         if np.isfinite(radius):
             said += f", trust radius {'≥ ' if beyond else ''}{radius:.3g}"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pdeinfl.html_report.build import build_content
 from pdeinfl.html_report.content import (
-    Estimate,
     Quantity,
     ReportContent,
     ReportFigure,
@@ -24,7 +23,6 @@ from pdeinfl.html_report.number_format import plural
 from pdeinfl.html_report.page import render_report
 
 __all__ = [
-    "Estimate",
     "Quantity",
     "ReportContent",
     "ReportFigure",

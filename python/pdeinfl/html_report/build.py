@@ -8,26 +8,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from pdeinfl.engine.result import Influence
-from pdeinfl.figures import DampingCurve
-from pdeinfl.html_report.content import Quantity, ReportContent, StableRange, SurrogateSummary
-from pdeinfl.html_report.damping_curves import (
+from pdeinfl.analysis.damping_curves import (
     CLASS_LOCKING,
     COHERENCE_TIME,
-    damping_curves,
+    DampingCurve,
     damping_grid,
+    damping_path,
+    meets_tolerance,
     no_path_reason,
+    reference_eigenvalue,
 )
+from pdeinfl.analysis.summary import longest_lag
+from pdeinfl.engine.result import Influence
+from pdeinfl.html_report.content import Quantity, ReportContent, StableRange, SurrogateSummary
 from pdeinfl.html_report.further_figures import further_figures
 from pdeinfl.html_report.measures import (
     ReportOptions,
     counts,
     holds_pair,
-    longest_lag,
     measure,
-    meets_tolerance,
     one_step_error,
-    reference_eigenvalue,
     relative_damping,
 )
 from pdeinfl.html_report.run_figures import damping_figure, influence_figures, other_figures
@@ -121,8 +121,10 @@ def _paths(
     if no_path_reason(results) or not (math.isfinite(top) and top > 0):
         return {}, {}
     grid = damping_grid(options.dampings_per_decade, default)
-    own = damping_curves(results, grid, top, options)
-    return own, {} if no_path_reason(controls) else damping_curves(controls, grid, top, options)
+    shared = {"response": options.response, "max_lag": options.max_lag, **options.arguments()}
+    shared |= {"n_bootstrap": options.n_bootstrap_path, "lambda_max": top}
+    own = damping_path(results, grid, **shared)
+    return own, {} if no_path_reason(controls) else damping_path(controls, grid, **shared)
 
 
 def _summary(
@@ -153,7 +155,7 @@ def _summary(
         coherence_time=quantities[0],
         class_locking=quantities[1],
         max_lag=longest_lag(results, options.longest_lag),
-        n_converged=sum(meets_tolerance(r, options) for r in results),
+        n_converged=sum(meets_tolerance(r, options.response, options.perturbation) for r in results),
         n_influences=len(results),
         n_seeds=n_seeds,
         n_mini_batches=n_mini_batches,

@@ -6,82 +6,16 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pdeinfl.analysis.estimate import Estimate
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TIME_THRESHOLD = 1.0
-"""A coherence time above this many steps means that the signal reaches the neighbouring transitions."""
-LOCKING_THRESHOLD = 0.5
-"""Class locking above this means that another class feels less than half of what its own class does, on average."""
 STABLE_DECADES = 2.0
 """A reading is called stable when it holds over at least this many decades of converged damping (MATH §2)."""
 
 LEARNED_RATIO = 0.5
 """A surrogate whose one-step error is above this share of the untrained network's has hardly learned to predict."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval, or the reason why there is none.
-
-    Attributes:
-        value: NaN where undefined; infinity for "longer than the longest lag".
-        low, high: interval, NaN where there is none.
-        kind: how the interval was made, e.g. "95 % bootstrap over seeds, then mini-batches".
-        reason: why the value or the interval is missing; empty otherwise.
-        bound_low, bound_high: where the error of the solves leaves the value, NaN where that is not known.
-    """
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    kind: str = ""
-    reason: str = ""
-    bound_low: float = math.nan
-    bound_high: float = math.nan
-
-    @property
-    def has_interval(self) -> bool:
-        """Both ends are known (infinity counts as known)."""
-        return not (math.isnan(self.low) or math.isnan(self.high))
-
-    @property
-    def has_bounds(self) -> bool:
-        """Whether it is known where the error of the solves leaves the value."""
-        return not (math.isnan(self.bound_low) or math.isnan(self.bound_high))
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """The interval, without one the value, widened by what the error of the solves leaves open."""
-        low, high = self._interval
-        return (min(low, self.bound_low), max(high, self.bound_high)) if self.has_bounds else (low, high)
-
-    def side(self, threshold: float) -> int:
-        """+1 above the threshold, −1 below it, 0 undecided: the span reaches across it, or there is no value."""
-        if math.isnan(self.value):
-            return 0
-        low, high = self.span
-        return 1 if low > threshold else -1 if high < threshold else 0
-
-    def is_blurred(self, threshold: float) -> bool:
-        """Whether the error of the solves alone reaches across the threshold."""
-        return self.has_bounds and self.bound_low <= threshold <= self.bound_high
-
-    def apart(self, other: Estimate) -> int:
-        """+1 where this lies above the other, −1 below, 0 undecided: spans overlap, or a value is missing."""
-        return _order(self.span, other.span)
-
-    def intervals_apart(self, other: Estimate) -> int:
-        """The same without the error of the solves."""
-        return _order(self._interval, other._interval)
-
-    @property
-    def _interval(self) -> tuple[float, float]:
-        return (self.low, self.high) if self.has_interval else (self.value, self.value)
-
-
-def _order(a: tuple[float, float], b: tuple[float, float]) -> int:
-    return (a[0] > b[1]) - (a[1] < b[0])
 
 
 @dataclass(frozen=True)

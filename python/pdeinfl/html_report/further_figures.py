@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from pdeinfl import figures
+from pdeinfl.analysis.damping_curves import meets_tolerance
 from pdeinfl.analysis.dynamics import training_dynamics
 from pdeinfl.analysis.rollout_link import Correlation, RolloutLink, rollout_link
 from pdeinfl.engine.result import Influence
 from pdeinfl.engine.store import Key
 from pdeinfl.html_report.content import ReportFigure, Table
-from pdeinfl.html_report.measures import ReportOptions, holds_pair, meets_tolerance
+from pdeinfl.html_report.measures import ReportOptions, holds_pair
 from pdeinfl.html_report.number_format import decimal, plural
 from pdeinfl.run_contents import RunContents
 
@@ -43,7 +44,7 @@ def _dynamics_figure(held: Results, options: ReportOptions) -> ReportFigure:
     dynamics = {name: training_dynamics(rs, options.response, options.perturbation) for name, rs in held.items()}
     counts = sorted({int(n) for found in dynamics.values() for n in found.n_results})
     matrices = plural(counts[-1], "influence matrix")
-    met = [meets_tolerance(r, options) for rs in held.values() for r in rs]
+    met = [meets_tolerance(r, options.response, options.perturbation) for rs in held.values() for r in rs]
     return ReportFigure(
         "training_dynamics",
         "Influence over training",

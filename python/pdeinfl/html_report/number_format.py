@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pdeinfl.html_report.content import Estimate
+from pdeinfl.analysis.estimate import Estimate
 
 
 def decimal(value: float, digits: int = 2) -> str:

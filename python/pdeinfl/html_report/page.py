@@ -8,14 +8,13 @@ from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
+from pdeinfl.analysis.summary import LOCKING_THRESHOLD, TIME_THRESHOLD
 from pdeinfl.atomic import atomic_path
 from pdeinfl.figures import save
 from pdeinfl.figures.style import surrogate_colour
 from pdeinfl.html_report import wording
 from pdeinfl.html_report.content import (
-    LOCKING_THRESHOLD,
     STABLE_DECADES,
-    TIME_THRESHOLD,
     ReportContent,
     ReportFigure,
     SurrogateSummary,

@@ -9,9 +9,9 @@ import numpy as np
 
 from pdeinfl import figures
 from pdeinfl.analysis import aggregation
+from pdeinfl.analysis.damping_curves import DampingCurve
 from pdeinfl.data.channels import equation_of
 from pdeinfl.engine.result import Influence
-from pdeinfl.figures import DampingCurve
 from pdeinfl.figures.style import style_sentence
 from pdeinfl.html_report.content import ReportFigure
 from pdeinfl.html_report.measures import ReportOptions

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from pdeinfl import _core
+from pdeinfl.analysis.damping_curves import contradicted, reference_eigenvalue
+from pdeinfl.analysis.estimate import Estimate
 from pdeinfl.engine.result import Influence
 from pdeinfl.figures.response_checks import by_observable
-from pdeinfl.html_report.content import Estimate, SurrogateSummary, Table
-from pdeinfl.html_report.measures import ReportOptions, contradicted, reference_eigenvalue
+from pdeinfl.html_report.content import SurrogateSummary, Table
+from pdeinfl.html_report.measures import ReportOptions
 from pdeinfl.html_report.number_format import bounds, decimal, interval, plural, significant
 
 
@@ -43,8 +45,8 @@ def summary_table(summaries: Sequence[SurrogateSummary]) -> Table:
                 limit = s.max_lag if field in ("coherence_time", "decay_constant") else None
                 cells.append(_estimate_cell(estimate, limit))
         rows.append((label, *cells))
-    reasons = {q.trained.reason for s in summaries for q in (s.coherence_time,) if q.trained.reason}
-    kinds = {q.trained.kind for s in summaries for q in (s.coherence_time,) if q.trained.kind}
+    reasons = {q.trained.missing for s in summaries for q in (s.coherence_time,) if q.trained.missing}
+    kinds = {q.trained.interval for s in summaries for q in (s.coherence_time,) if q.trained.has_interval}
     note = (
         "The decay constant τ is that of the fit a·e^(−|lag|/τ) + c to the same-class profile; the defect is "
         "‖𝓛_t H‖/‖H‖, 0 where influence depends on the lag alone. A dash: undefined or not computed. "
@@ -182,9 +184,8 @@ def response_check_table(checks: Mapping[str, Any]) -> Table:
         gaps = [float(np.max(np.abs(measured - predicted), initial=0.0)) for _, predicted, measured in found]
         worst = int(np.argmax(np.where(np.isnan(gaps), np.inf, gaps)))
         gap = significant(gaps[worst], 2) + (f" ({found[worst][0]})" if len(found) > 1 else "")
-        radius = float(getattr(check, "trust_radius", float("nan")))
-        beyond = "≥ " if radius >= np.max(check.steps) else ""
-        cells = (str(np.size(check.predicted)), gap, decimal(float(check.order)), f"{beyond}{significant(radius)}")
+        radius = ("≥ " if check.radius_is_at_least else "") + significant(check.trust_radius)
+        cells = (str(check.predicted.size), gap, decimal(check.order), radius)
         rows.append((name or "surrogate", *cells))
     first = next((check.observables[0] for check in checks.values() if check.observables), "first observable")
     header = ("surrogate", "pairs checked", "largest deviation / largest |H|", "observed order", "trust radius")

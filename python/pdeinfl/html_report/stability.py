@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from pdeinfl.figures import DampingCurve
-from pdeinfl.html_report.content import Estimate, StableRange
+from pdeinfl.analysis.damping_curves import DampingCurve
+from pdeinfl.html_report.content import StableRange
 
 
 def stable_range(dampings: np.ndarray, signs: np.ndarray, converged: np.ndarray, default: float) -> StableRange:
@@ -38,20 +38,12 @@ def stable_range(dampings: np.ndarray, signs: np.ndarray, converged: np.ndarray,
 
 def reading_range(curve: DampingCurve, default: float) -> StableRange:
     """Where the number stays on its side of the curve's reference level, with its whole span."""
-    signs = np.array([estimate.side(curve.reference or 0.0) for estimate in _estimates(curve)])
+    signs = np.array([estimate.side(curve.reference or 0.0) for estimate in curve.estimates()])
     return stable_range(curve.relative_dampings, signs, np.asarray(curve.converged) >= 1, default)
 
 
 def difference_range(curve: DampingCurve, control: DampingCurve, default: float) -> StableRange:
     """Where trained − untrained keeps its sign, their spans apart, and both converged; two infinities are alike."""
-    signs = np.array([a.apart(b) for a, b in zip(_estimates(curve), _estimates(control), strict=True)])
+    signs = np.array([a.apart(b) for a, b in zip(curve.estimates(), control.estimates(), strict=True)])
     converged = (np.asarray(curve.converged) >= 1) & (np.asarray(control.converged) >= 1)
     return stable_range(curve.relative_dampings, signs, converged, default)
-
-
-def _estimates(curve: DampingCurve) -> list[Estimate]:
-    numbers = zip(curve.values, curve.low, curve.high, curve.bound_low, curve.bound_high, strict=True)
-    return [
-        Estimate(float(value), float(low), float(high), bound_low=float(bound_low), bound_high=float(bound_high))
-        for value, low, high, bound_low, bound_high in numbers
-    ]

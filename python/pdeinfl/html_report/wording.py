@@ -10,15 +10,9 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from pdeinfl.html_report.content import (
-    LOCKING_THRESHOLD,
-    STABLE_DECADES,
-    TIME_THRESHOLD,
-    Estimate,
-    Quantity,
-    StableRange,
-    SurrogateSummary,
-)
+from pdeinfl.analysis.estimate import Estimate
+from pdeinfl.analysis.summary import LOCKING_THRESHOLD, TIME_THRESHOLD
+from pdeinfl.html_report.content import STABLE_DECADES, Quantity, StableRange, SurrogateSummary
 from pdeinfl.html_report.number_format import bounds, decimal, interval, plural, significant, steps
 
 
@@ -26,7 +20,7 @@ def time_phrase(summary: SurrogateSummary) -> str:
     """How far the signal travels in time, as a clause."""
     estimate = summary.coherence_time.trained
     if math.isnan(estimate.value):
-        return f"how far its training signal travels in time could not be determined ({estimate.reason or 'no value'})"
+        return f"how far its training signal travels in time could not be determined ({estimate.missing or 'no value'})"
     reach = steps(estimate.value, summary.max_lag)
     decided, endless = estimate.side(TIME_THRESHOLD), math.isinf(estimate.value)
     if decided > 0 and endless:
@@ -45,7 +39,7 @@ def class_phrase(summary: SurrogateSummary) -> str:
     """How much of the signal another initial-condition class feels, as a clause."""
     estimate = summary.class_locking.trained
     if math.isnan(estimate.value):
-        return f"whether it crosses between classes could not be determined ({estimate.reason or 'no value'})"
+        return f"whether it crosses between classes could not be determined ({estimate.missing or 'no value'})"
     number = f"class locking {decimal(estimate.value)}"
     decided = estimate.side(LOCKING_THRESHOLD)
     if decided > 0:
@@ -117,7 +111,7 @@ def meaning(summary: SurrogateSummary) -> str:
     }[key[1]]
     named = (("coherence time", time, TIME_THRESHOLD), ("class locking", locking, LOCKING_THRESHOLD))
     open_ones = [one for one, side in zip(named, key, strict=True) if not side]
-    advice = [f"No interval of the {name}: {e.reason or 'none was computed'}." for name, e, _ in open_ones
+    advice = [f"No interval of the {name}: {e.missing or 'none was computed'}." for name, e, _ in open_ones
               if not e.has_interval]  # fmt: skip
     blurred = [e for _, e, threshold in open_ones if e.is_blurred(threshold)]
     if blurred:
@@ -145,15 +139,15 @@ def value_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool) -> 
     """``3.2 steps [2.8, 3.6] (95 % …)``, or the value and the reason why it has no interval."""
     estimate = quantity.trained
     if math.isnan(estimate.value):
-        return f"undefined: {estimate.reason or 'no value'}"
+        return f"undefined: {estimate.missing or 'no value'}"
     shown = steps(estimate.value, summary.max_lag) if is_time else decimal(estimate.value)
     digits = 1 if is_time else 2
     left = bounds(estimate, digits, summary.max_lag)
     solves = f"; within the error of the solves {left}" if left else ""
     if estimate.has_interval:
-        kind = f" ({estimate.kind})" if estimate.kind else ""
+        kind = f" ({estimate.interval})" if estimate.interval else ""
         return f"{shown}, {interval(estimate, digits, summary.max_lag)}{kind}{solves}"
-    return f"{shown}; no interval: {estimate.reason or 'none was computed'}{solves}"
+    return f"{shown}; no interval: {estimate.missing or 'none was computed'}{solves}"
 
 
 def _direction(quantity: Quantity) -> int:
@@ -177,7 +171,7 @@ def untrained_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool)
     if control is None:
         return f"No untrained control was computed, so it is open whether training set the {name}."
     if math.isnan(control.value):
-        return f"The untrained control has no {name} ({control.reason or 'no value'})."
+        return f"The untrained control has no {name} ({control.missing or 'no value'})."
     if math.isnan(quantity.trained.value):
         return f"The {name} cannot be compared with the untrained network's: it is undefined."
     value = steps(control.value, summary.max_lag) if is_time else decimal(control.value)

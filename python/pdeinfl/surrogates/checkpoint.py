@@ -134,7 +134,10 @@ def load_checkpoint(
     content = _read(path)
     if model is None:
         if content["config"] is None:
-            raise ValueError(f"{path} holds a module of another kind than ours: pass `model`, built as it was trained")
+            raise ValueError(
+                f"{path} holds a module of another kind than ours: pass `model`, built as it was trained, in Python; "
+                "the command line builds our own only"
+            )
         with torch.random.fork_rng(devices=[]):
             model = build(content["config"]).eval()
     try:
