@@ -100,7 +100,8 @@ def influence_figures(
                 "distance_decay",
                 "Influence against the distance between inputs",
                 "A curve that decays to zero means that only examples with similar input states help each other; "
-                f"self-pairs are left out. {how}",
+                "self-pairs are left out. Bands are quartiles, error bars bootstrap intervals where there are any. "
+                f"{how}",
                 figures.distance_decay(decay),
             )
         )
