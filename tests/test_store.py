@@ -155,3 +155,14 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_files(tmp_path):
 def test_file_names_have_no_leading_dash():
     assert Key("", 1, 2, 3).file_name == "seed1-epoch0002-batch003.h5"
     assert Key("ViT", 1, 2, 3).file_name == "ViT-seed1-epoch0002-batch003.h5"
+
+
+def test_a_file_without_bounds_of_rows_has_those_of_its_entries(tmp_path):
+    result = pi.influence(conv_net(), mini_batch(3), "smse", damping=1.0)
+    result.save(tmp_path / "h.h5")
+    np.testing.assert_array_equal(pi.Influence.load(tmp_path / "h.h5").row_error, result.row_error)
+    with h5py.File(tmp_path / "h.h5", "r+") as file:
+        del file["row_error"]
+    found = pi.Influence.load(tmp_path / "h.h5").row_error
+    np.testing.assert_allclose(found, np.linalg.norm(result.error_bound, axis=-1))
+    assert (found >= result.row_error * (1 - 1e-12)).all()
