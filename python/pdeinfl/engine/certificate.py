@@ -163,6 +163,11 @@ def row_norms(blocks: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("abij,abij->abi", blocks, blocks))
 
 
+def row_spreads(blocks: np.ndarray) -> np.ndarray:
+    """``‖H_i − mean‖`` of each row: what standardisation divides by, times ``√(n − 1)``."""
+    return row_norms(blocks - blocks.mean(-1, keepdims=True))
+
+
 def observable_blocks(overlap: np.ndarray, rows: np.ndarray, n_observables: int) -> np.ndarray:
     """The Gram matrix of each observable's rows within one of all rows: ``(n_obs, n, n)``."""
     return np.stack([overlap[np.ix_(own, own)] for own in rows.reshape(n_observables, -1)])

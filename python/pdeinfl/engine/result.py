@@ -12,7 +12,7 @@ import numpy as np
 from pdeinfl import _core
 from pdeinfl.data.labelled_arrays import import_xarray
 from pdeinfl.engine.audit import Audit
-from pdeinfl.engine.certificate import DampingPath, relative_error, rounding_factor, row_norms
+from pdeinfl.engine.certificate import DampingPath, relative_error, rounding_factor, row_norms, row_spreads
 from pdeinfl.engine.damping import Damping, is_listed
 from pdeinfl.engine.shortfall import shortfall
 from pdeinfl.engine.sketch_path import SketchPath
@@ -116,8 +116,7 @@ class Influence:
         """Whether the error of a row may exceed half of the row's spread ``‖H_i − mean‖``, so that its standardised
         form says little: bool ``(n_response_observables, n_perturbation_observables, n_response)``. False where bounds
         are unknown."""
-        spread = row_norms(self.values - self.values.mean(-1, keepdims=True))
-        return self.row_error > 0.5 * spread
+        return self.row_error > 0.5 * row_spreads(self.values)
 
     def __getstate__(self) -> dict[str, Any]:
         # Steps are closures over the solver's basis: as in a stored result, they stay behind.

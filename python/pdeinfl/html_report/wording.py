@@ -188,12 +188,13 @@ def untrained_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool)
                 else "; but the difference does not keep its sign over two decades of converged damping"
             )
         return f"Training {verb} the {name}: the untrained network has {shown}, and the intervals do not overlap{tail}."
-    if quantity.trained.intervals_apart(control) and control.has_interval:
+    both = quantity.trained.has_interval and control.has_interval
+    if both and quantity.trained.intervals_apart(control):
         return (
             f"The {name} differs from the untrained network's ({shown}), but the error of the solves may be all there "
             "is to it: ask for a smaller `tol`, and `control_tol` for the untrained network."
         )
-    if quantity.trained.has_interval and control.has_interval:
+    if both:
         return (
             f"The {name} cannot be told apart from the untrained network's ({shown}): "
             "it may say more about the architecture than about what was learned."

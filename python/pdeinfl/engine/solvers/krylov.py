@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pdeinfl.engine.basis import inner
-from pdeinfl.engine.certificate import Certified, DampingPath, certify, relative_error, row_norms
+from pdeinfl.engine.certificate import Certified, DampingPath, certify, relative_error, row_norms, row_spreads
 from pdeinfl.engine.solvers.problem import Problem, Solution
 from pdeinfl.engine.solvers.subspace import Subspace
 
@@ -174,7 +174,7 @@ def _row_excess(certified: Certified, row_tol: float) -> np.ndarray:
     """Error of each row over what it may be, ``(n_a, n_b, n_response)``; 0 where a row has no spread at all."""
     values = certified.values
     n = values.shape[-1]
-    spread = row_norms(values - values.mean(-1, keepdims=True))
+    spread = row_spreads(values)
     flat = spread <= n * np.finfo(np.float64).eps * np.abs(values).max(initial=0.0)
     goal = np.maximum(row_tol * spread, 3 * row_norms(certified.rounding))
     return np.where(flat, 0.0, np.divide(certified.row_error, goal, out=np.zeros_like(goal), where=goal > 0))
