@@ -1,8 +1,8 @@
 //! Lie derivatives of scalar and vector fields along the Euclidean motions of the plane.
 
-use super::stencil::{Real, Stack, scaled_weights};
+use super::stencil::{Stack, scaled_weights};
 use super::sweep::{Term, sweep};
-use super::vector::LINE;
+use super::vector::{LINE, Real};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::pool::Progress;
@@ -63,10 +63,11 @@ pub fn lie_derivative<T: Real>(
     }
     let along_x = scaled_weights(accuracy_order, spacing.0, n_x)?;
     let along_y = scaled_weights(accuracy_order, spacing.1, n_y)?;
-    let positions = |n: usize, h: f64| -> Vec<f64> { (0..n).map(|i| (i as f64 - (n - 1) as f64 / 2.0) * h).collect() };
-    let mut minus_y = positions(n_y, -spacing.1);
-    minus_y.resize(n_y.next_multiple_of(LINE), 0.0);
-    let motion = Motion { kinds, generator, x: &positions(n_x, spacing.0), minus_y: minus_y.as_chunks().0 };
+    let positions = |n: usize, h: f64| (0..n).map(move |i| (i as f64 - (n - 1) as f64 / 2.0) * h);
+    let x: Vec<f64> = positions(n_x, spacing.0).collect();
+    let mut minus_y: Vec<T> = positions(n_y, -spacing.1).map(T::from_f64).collect();
+    minus_y.resize(n_y.next_multiple_of(LINE), T::default());
+    let motion = Motion { kinds, generator, x: &x, minus_y: minus_y.as_chunks().0 };
     match (along_x.as_slice(), along_y.as_slice()) {
         (&[a], &[d]) => motion.apply(out, fields, [a], [d], progress),
         (&[a, b], &[d, e]) => motion.apply(out, fields, [a, b], [d, e], progress),
@@ -75,15 +76,15 @@ pub fn lie_derivative<T: Real>(
     }
 }
 
-struct Motion<'a> {
+struct Motion<'a, T> {
     kinds: &'a [Kind],
     generator: Generator,
     x: &'a [f64],
-    minus_y: &'a [[f64; LINE]],
+    minus_y: &'a [[T; LINE]],
 }
 
-impl Motion<'_> {
-    fn apply<T: Real, const W: usize>(
+impl<T: Real> Motion<'_, T> {
+    fn apply<const W: usize>(
         &self,
         out: &mut [T],
         fields: &Stack<'_, T>,

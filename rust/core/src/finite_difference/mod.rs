@@ -16,4 +16,5 @@ mod window;
 
 pub use lie::{Generator, Kind, lie_derivative};
 pub use richardson::{Extrapolation, richardson};
-pub use stencil::{Axis, Real, Stack, derivative};
+pub use stencil::{Axis, Stack, derivative};
+pub use vector::Real;

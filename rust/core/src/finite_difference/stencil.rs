@@ -1,17 +1,11 @@
 //! Periodic first derivatives of stacks of planes.
 
 use super::sweep::{Term, sweep};
-use super::vector::Storage;
+use super::vector::Real;
 use super::weights::central_weights;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::pool::Progress;
-
-/// Storage type of a field, `f32` or `f64`; arithmetic is in `f64`.
-pub trait Real: Storage {}
-
-impl Real for f32 {}
-impl Real for f64 {}
 
 /// Axis of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
-//! Consecutive rows of a periodic plane, widened to f64 once and padded with what lies beyond the seam.
+//! Consecutive rows of a periodic plane, side by side and padded with what lies beyond the seam.
 #![allow(unsafe_code)]
 
-use super::stencil::Real;
-use super::vector::{LINE, Vector};
+use super::vector::{LINE, Real, Vector};
 
 /// Farthest reach of a stencil.
 const MAX_REACH: usize = 3;
@@ -21,9 +20,11 @@ pub(super) struct Window<'a, T> {
     plane: &'a [T],
     shape: (usize, usize),
     reach: Reach,
+    /// Whether the plane comes from beyond the caches.
+    far: bool,
     /// Row of the plane to load next.
     next: usize,
-    memory: &'a mut [f64],
+    memory: &'a mut [T],
     /// Where the rows start in the memory, topmost first.
     starts: [usize; 2 * MAX_REACH + 1],
 }
@@ -34,22 +35,23 @@ impl<'a, T: Real> Window<'a, T> {
     /// # Safety
     /// The machine has the instructions of `V`.
     #[inline(always)]
-    pub(super) unsafe fn new<V: Vector>(
+    pub(super) unsafe fn new<V: Vector<T>>(
         plane: &'a [T],
         shape: (usize, usize),
         reach: Reach,
+        far: bool,
         current: usize,
-        memory: &'a mut Vec<f64>,
+        memory: &'a mut Vec<T>,
     ) -> Self {
         let n_rows = 2 * reach.rows + 1;
         let stride = LINE + shape.1.next_multiple_of(LINE) + LINE;
         if memory.len() < n_rows * stride + LINE {
-            memory.resize(n_rows * stride + LINE, 0.0);
+            memory.resize(n_rows * stride + LINE, T::default());
         }
         let first = memory.as_ptr().align_offset(64).min(LINE);
         let starts = std::array::from_fn(|k| k * stride + LINE);
         let next = (current + shape.0 - reach.rows) % shape.0;
-        let mut window = Self { plane, shape, reach, next, memory: &mut memory[first..], starts };
+        let mut window = Self { plane, shape, reach, far, next, memory: &mut memory[first..], starts };
         for start in starts.into_iter().take(n_rows) {
             // SAFETY: as this function.
             unsafe { window.load::<V>(start) };
@@ -62,45 +64,53 @@ impl<'a, T: Real> Window<'a, T> {
     /// # Safety
     /// The machine has the instructions of `V`.
     #[inline(always)]
-    pub(super) unsafe fn advance<V: Vector>(&mut self) {
+    pub(super) unsafe fn advance<V: Vector<T>>(&mut self) {
         let last = 2 * self.reach.rows;
-        self.starts[..=last].rotate_left(1);
+        for k in 0..last {
+            self.starts.swap(k, k + 1);
+        }
         // SAFETY: as this function.
         unsafe { self.load::<V>(self.starts[last]) };
     }
 
     /// Load the next row of the plane.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `V`.
     #[inline(always)]
-    unsafe fn load<V: Vector>(&mut self, start: usize) {
+    unsafe fn load<V: Vector<T>>(&mut self, start: usize) {
         let (n, pad) = (self.shape.1, self.reach.columns);
         let row = &self.plane[self.next * n..][..n];
         self.next = if self.next + 1 == self.shape.0 { 0 } else { self.next + 1 };
         let to = &mut self.memory[start - pad..][..n + 2 * pad];
-        for k in 0..pad {
-            to[k] = row[n - pad + k].to_f64();
-            to[pad + n + k] = row[k].to_f64();
-        }
         let (lines, rest) = row.as_chunks();
         let (to_lines, to_rest) = to[pad..pad + n].as_chunks_mut();
         for (to, from) in to_lines.iter_mut().zip(lines) {
             // SAFETY: as this function.
-            unsafe { T::load::<V>(from).store(to) };
+            unsafe {
+                if self.far {
+                    V::prefetch(from);
+                }
+                V::load(from).store(to);
+            }
         }
-        for (to, from) in to_rest.iter_mut().zip(rest) {
-            *to = from.to_f64();
+        to_rest.copy_from_slice(rest);
+        for k in 0..pad {
+            to[k] = row[n - pad + k];
+            to[pad + n + k] = row[k];
         }
     }
 
     /// The row `down` below the current one; what its last line has beyond the plane means nothing.
     #[inline(always)]
-    pub(super) fn row(&self, down: isize) -> &[[f64; LINE]] {
+    pub(super) fn row(&self, down: isize) -> &[[T; LINE]] {
         let start = self.starts[self.reach.rows.wrapping_add_signed(down)];
         self.memory[start..][..self.shape.1.next_multiple_of(LINE)].as_chunks().0
     }
 
     /// The current row, between a line that ends with what lies before it and one that starts with what lies after it.
     #[inline(always)]
-    pub(super) fn padded_row(&self) -> &[[f64; LINE]] {
+    pub(super) fn padded_row(&self) -> &[[T; LINE]] {
         let start = self.starts[self.reach.rows] - LINE;
         self.memory[start..][..self.shape.1.next_multiple_of(LINE) + 2 * LINE].as_chunks().0
     }
