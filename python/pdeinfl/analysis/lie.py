@@ -151,7 +151,8 @@ def derivative(
     """Periodic central difference of fields along x (axis −2) or y (axis −1).
 
     Args:
-        fields: float32 or float64 ``(n, C, X, Y)``; arithmetic is in float64.
+        fields: float32 or float64 ``(n, C, X, Y)``, also the type of the arithmetic: its rounding is of
+            the order of what rounding the fields to that type leaves.
         accuracy_order: 2, 4 or 6; the axis needs more points than that. spacing: distance of grid points.
 
     Returns:
