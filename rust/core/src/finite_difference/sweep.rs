@@ -187,7 +187,10 @@ impl<'a, T: Real> Row<'a, T> {
     fn new(row: &'a [T]) -> Self {
         let (lines, rest) = row.as_chunks();
         let mut end = [T::default(); LINE];
-        end[..rest.len()].copy_from_slice(rest);
+        // Guarded, here and below: also of nothing a copy is a call.
+        if !rest.is_empty() {
+            end[..rest.len()].copy_from_slice(rest);
+        }
         Self { lines, end }
     }
 

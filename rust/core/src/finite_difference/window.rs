@@ -3,10 +3,7 @@
 
 use super::vector::{LINE, Real, Vector};
 
-/// Farthest reach of a stencil.
-const MAX_REACH: usize = 3;
-
-/// Which rows and how much beyond the seam a window keeps, each at most [`MAX_REACH`].
+/// Which rows and how much beyond the seam a window keeps.
 #[derive(Clone, Copy)]
 pub(super) struct Reach {
     /// Rows before and after the current one.
@@ -25,8 +22,10 @@ pub(super) struct Window<'a, T> {
     /// Row of the plane to load next.
     next: usize,
     memory: &'a mut [T],
-    /// Where the rows start in the memory, topmost first.
-    starts: [usize; 2 * MAX_REACH + 1],
+    /// Slots of the memory, a line before each row to a line after it; they are filled in turn.
+    stride: usize,
+    /// Slot of the topmost row.
+    top: usize,
 }
 
 impl<'a, T: Real> Window<'a, T> {
@@ -49,12 +48,11 @@ impl<'a, T: Real> Window<'a, T> {
             memory.resize(n_rows * stride + LINE, T::default());
         }
         let first = memory.as_ptr().align_offset(64).min(LINE);
-        let starts = std::array::from_fn(|k| k * stride + LINE);
         let next = (current + shape.0 - reach.rows) % shape.0;
-        let mut window = Self { plane, shape, reach, far, next, memory: &mut memory[first..], starts };
-        for start in starts.into_iter().take(n_rows) {
+        let mut window = Self { plane, shape, reach, far, next, memory: &mut memory[first..], stride, top: 0 };
+        for slot in 0..n_rows {
             // SAFETY: as this function.
-            unsafe { window.load::<V>(start) };
+            unsafe { window.load::<V>(slot) };
         }
         window
     }
@@ -66,11 +64,10 @@ impl<'a, T: Real> Window<'a, T> {
     #[inline(always)]
     pub(super) unsafe fn advance<V: Vector<T>>(&mut self) {
         let last = 2 * self.reach.rows;
-        for k in 0..last {
-            self.starts.swap(k, k + 1);
-        }
+        let oldest = self.top;
+        self.top = if self.top == last { 0 } else { self.top + 1 };
         // SAFETY: as this function.
-        unsafe { self.load::<V>(self.starts[last]) };
+        unsafe { self.load::<V>(oldest) };
     }
 
     /// Load the next row of the plane.
@@ -78,11 +75,11 @@ impl<'a, T: Real> Window<'a, T> {
     /// # Safety
     /// The machine has the instructions of `V`.
     #[inline(always)]
-    unsafe fn load<V: Vector<T>>(&mut self, start: usize) {
+    unsafe fn load<V: Vector<T>>(&mut self, slot: usize) {
         let (n, pad) = (self.shape.1, self.reach.columns);
         let row = &self.plane[self.next * n..][..n];
         self.next = if self.next + 1 == self.shape.0 { 0 } else { self.next + 1 };
-        let to = &mut self.memory[start - pad..][..n + 2 * pad];
+        let to = &mut self.memory[slot * self.stride + LINE - pad..][..n + 2 * pad];
         let (lines, rest) = row.as_chunks();
         let (to_lines, to_rest) = to[pad..pad + n].as_chunks_mut();
         for (to, from) in to_lines.iter_mut().zip(lines) {
@@ -94,24 +91,32 @@ impl<'a, T: Real> Window<'a, T> {
                 V::load(from).store(to);
             }
         }
-        to_rest.copy_from_slice(rest);
+        if !rest.is_empty() {
+            to_rest.copy_from_slice(rest);
+        }
         for k in 0..pad {
             to[k] = row[n - pad + k];
             to[pad + n + k] = row[k];
         }
     }
 
+    /// Where the row `down` below the current one starts in the memory.
+    #[inline(always)]
+    fn start(&self, down: isize) -> usize {
+        let slot = self.top + self.reach.rows.wrapping_add_signed(down);
+        let n_rows = 2 * self.reach.rows + 1;
+        (if slot < n_rows { slot } else { slot - n_rows }) * self.stride + LINE
+    }
+
     /// The row `down` below the current one; what its last line has beyond the plane means nothing.
     #[inline(always)]
     pub(super) fn row(&self, down: isize) -> &[[T; LINE]] {
-        let start = self.starts[self.reach.rows.wrapping_add_signed(down)];
-        self.memory[start..][..self.shape.1.next_multiple_of(LINE)].as_chunks().0
+        self.memory[self.start(down)..][..self.shape.1.next_multiple_of(LINE)].as_chunks().0
     }
 
     /// The current row, between a line that ends with what lies before it and one that starts with what lies after it.
     #[inline(always)]
     pub(super) fn padded_row(&self) -> &[[T; LINE]] {
-        let start = self.starts[self.reach.rows] - LINE;
-        self.memory[start..][..self.shape.1.next_multiple_of(LINE) + 2 * LINE].as_chunks().0
+        self.memory[self.start(0) - LINE..][..self.shape.1.next_multiple_of(LINE) + 2 * LINE].as_chunks().0
     }
 }
