@@ -57,6 +57,10 @@ class Setting:
     def of(cls, problem: BenchProblem, dtype: torch.dtype, damping: float, lambda_max: float) -> Setting:
         """A private copy of the problem, outputs flattened to ``(n, D)``."""
         model = nn.Sequential(copy.deepcopy(problem.model), nn.Flatten()).to(dtype).eval()
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 0:  # curvlinops takes none without an axis
+                    setattr(module, name, nn.Parameter(parameter.detach()[None]))
         x, y = problem.batch.inputs.to(dtype), problem.batch.targets.to(dtype).flatten(1)
         return cls(model, x, y, damping, lambda_max)
 
@@ -77,7 +81,7 @@ class Setting:
             return half_squared_error(functional_call(self.model, parameters, x[None]), y[None])
 
         rows = vmap(grad(loss), in_dims=(None, 0, 0))(self.parameters, self.x, self.y)
-        return torch.cat([g.flatten(1) for g in rows.values()], 1)
+        return torch.cat([g.reshape(len(g), -1) for g in rows.values()], 1)
 
 
 def half_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -130,7 +134,7 @@ def curvlinops_methods(setting: Setting) -> list[Method]:
         return run
 
     return [
-        Method("curvlinops GGN + CG", cg, tolerances(0.5)),
+        Method("curvlinops GGN + CG", cg, tolerances(1.0)),
         Method("curvlinops KFAC", kronecker(KFACLinearOperator)),
         Method("curvlinops EKFAC", kronecker(EKFACLinearOperator)),
     ]
@@ -194,7 +198,7 @@ def pydvl_methods(setting: Setting) -> list[Method]:
                 _, pull = vjp(forward, self.parameters)
                 pushed = vmap(lambda t: jvp(forward, (self.parameters,), (t,))[1])(tangents)
                 pulled = vmap(pull)(pushed)[0]
-            return scale * torch.cat([g.flatten(1) for g in pulled.values()], 1)
+            return scale * torch.cat([g.reshape(len(g), -1) for g in pulled.values()], 1)
 
     def hessian_cg(rank: int) -> Callable[[float], Answer]:
         def run(rtol: float) -> Answer:
