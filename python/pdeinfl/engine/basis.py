@@ -17,6 +17,8 @@ from pdeinfl.engine.threads import num_threads
 
 # Columns of a panel in which long vectors are updated in float64.
 _PANEL = 1 << 16
+# Squared length that a unit vector must keep through the second pass of Gram–Schmidt: then twice is enough.
+_SOUND = 0.5
 
 
 def inner(a: Tensor, b: Tensor | list[Tensor]) -> Tensor:
@@ -137,7 +139,9 @@ class Basis:
         """Append what the rows add to the span and return their coordinates in the grown basis.
 
         Two passes of block Gram–Schmidt in float64; in between, a rank-revealing eigendecomposition of the block drops
-        directions of norm at most ``floor`` (the rounding of the products that made the rows).
+        directions of norm at most ``floor`` (the rounding of the products that made the rows). What the second pass
+        makes shorter than √½ was rounding of the first, as where the space is exhausted, and is dropped as well: it
+        held less than √eps of the longest row.
 
         Args:
             rows: ``(k, K)``, any floating dtype. floor: absolute norm below which a direction is noise.
@@ -160,10 +164,21 @@ class Basis:
         fresh = (vectors[:, keep] / eigenvalues[keep].sqrt()).T.to(work.device) @ work
         again = self.inner(fresh)
         self.subtract(fresh, again)
+        coordinates = old + weights @ again
+        sizes, vectors = torch.linalg.eigh(inner(fresh, fresh))
+        sound = sizes > _SOUND
+        if not bool(sound.all()):
+            if not bool(sound.any()):
+                return coordinates
+            weights = weights @ (vectors[:, sound] * sizes[sound].sqrt())
+            fresh = (vectors[:, sound] / sizes[sound].sqrt()).T.to(work.device) @ fresh
+            again = self.inner(fresh)
+            self.subtract(fresh, again)
+            coordinates += weights @ again
         factor = torch.linalg.cholesky(inner(fresh, fresh))
         fresh = torch.linalg.solve_triangular(factor.to(fresh.device), fresh, upper=False)
         self.append(fresh)
-        return torch.cat([old + weights @ again, weights @ factor], 1)
+        return torch.cat([coordinates, weights @ factor], 1)
 
 
 def pad_columns(blocks: list[Tensor], n_columns: int) -> Tensor:

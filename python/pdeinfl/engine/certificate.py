@@ -226,7 +226,7 @@ def certify(
         return Certified(lower, rho, rho_row, relative, rho, bool((relative <= tol).all()))
     gaps = [_gap(side, rounding, d) for side, d in ((side_a, diagonal_a), (side_b, diagonal_b))]
     left = [
-        _smaller(gap, _residual_gap(matrix, rounding, d))
+        _smaller(gap, _residual_gap(matrix, rounding, d)) if np.isfinite(gap.norm).all() else gap
         for gap, matrix, d in zip(gaps, path.residual_gaps(damping), (diagonal_a, diagonal_b), strict=True)
     ]
     middle = 0.5 * (lower + blocks(path.upper(damping)))
@@ -260,12 +260,14 @@ class _Gap:
 
 
 def _gap(side: Sides, rounding: float, diagonal: np.ndarray) -> _Gap:
-    """``H_U − H_L``, widened by what rounding may hide."""
+    """``H_U − H_L``, widened by what rounding may hide; infinite for an observable whose sides are in the wrong order by
+    more than that: something is broken then, and nothing certified."""
     w = side.upper - side.lower
     slack = 2 * rounding * diagonal
-    wide = np.maximum(_diagonal(w), 0.0) + slack
+    broken = (_diagonal(w) < -slack).any(1)
+    wide = np.where(broken[:, None], np.inf, np.maximum(_diagonal(w), 0.0) + slack)
     trace = wide.sum(1)
-    norm, spectral = (np.minimum(size + slack.sum(1), trace) for size in _norms(w))
+    norm, spectral = (np.where(broken, np.inf, np.minimum(size + slack.sum(1), trace)) for size in _norms(w))
     return _Gap(wide, norm, spectral)
 
 

@@ -21,7 +21,8 @@ class Subspace:
     """Bases Q (parameters) and U (outputs) with the coordinates of ``√s·J Q`` in U and of ``√s·JᵀU`` in Q.
 
     Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
-    is squared away. Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype: what the memory budget leaves beside the
+    is squared away. Q is orthonormal only to the rounding of its storage, which the upper side would multiply by
+    λ_max/λ: there QQᵀ is what it is, not the identity. Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype: what the memory budget leaves beside the
     activations, the gradients and the float64 copies of one block (32 bytes a number) on the device, then, of a CUDA
     device, in pinned host memory, the rest on disk.
 
@@ -43,6 +44,7 @@ class Subspace:
             Basis(n, dtype, device, room * n, pinned * n) for n in (metric.n_parameters, metric.n_outputs)
         )
         self._gradients = torch.zeros(len(problem.gradients), 0, dtype=torch.float64)
+        self._gram = torch.zeros(0, 0, dtype=torch.float64)
         # Directions of Q that have been through J, and their complement, which waits: orthonormal columns.
         self._sent = torch.zeros(0, 0, dtype=torch.float64)
         self._waiting = torch.zeros(0, 0, dtype=torch.float64)
@@ -68,6 +70,9 @@ class Subspace:
         n_fresh = len(self.q) - before
         if n_fresh:
             self._gradients = torch.cat([self._gradients, inner(self.problem.gradients, self.q.last())], 1)
+            self._gram = _pad(self._gram, n_fresh, n_fresh)
+            self._gram[before:] = self.q.inner(self.q.last())
+            self._gram[:before, before:] = self._gram[before:, :before].T
             self._sent = _pad(self._sent, n_fresh, 0)
             self._waiting = _pad(self._waiting, n_fresh, n_fresh)
             self._waiting[before:, -n_fresh:] = torch.eye(n_fresh, dtype=torch.float64)
@@ -123,18 +128,19 @@ class Subspace:
         The residuals r of the perturbations lie in those directions, and there ``H − H_L = rᵀη⁻¹r ≤ rᵀBr`` with
         ``B = [1 − Kᵀ(λ + KKᵀ)⁻¹K]/λ``: the fewest right singular vectors of ``r·B^{1/2}`` that hold ``share`` of
         ``tr rᵀBr``. With ``excess``, the errors of rows over their goals ``(n_perturbation_rows,)``, half of the weight
-        is shared among the residuals by its square instead of by their size. None (all of them) where the residuals are
-        not known: the gradients must lie in Q, and all of U have been through Jᵀ.
+        is shared among the residuals by its square instead of by their size. None (all of them) where none waits or
+        the residuals are not known: the gradients must lie in Q, and all of U have been through Jᵀ.
         """
-        if not self.knows_residuals:
+        if not self.knows_residuals or not self.n_waiting:
             return None
         gradients = self._gradients[torch.from_numpy(self.problem.perturbation_rows)]
         forward = pad_columns(self._forward, len(self.u))
-        fresh = self._adjoint @ self._waiting
+        image = self._adjoint @ self._gram
+        fresh = image @ self._waiting
         y = _solve_shifted(forward @ forward.T, damping, (gradients @ self._sent).T).T
         residuals = gradients @ self._waiting - y @ forward @ fresh
-        metric = -fresh.T @ _solve_shifted(self._adjoint @ self._adjoint.T, damping, fresh)
-        metric.diagonal().add_(1.0)
+        metric = self._waiting.T @ self._gram @ self._waiting
+        metric -= fresh.T @ _solve_shifted(image @ self._adjoint.T, damping, fresh)
         values, vectors = torch.linalg.eigh(metric)
         weighted = residuals @ (vectors * values.clamp(min=0).sqrt()) @ vectors.T
         if excess is not None:
@@ -154,13 +160,17 @@ class Subspace:
         if damping is None:
             self._ritz_vectors = self._sent @ vectors
         lower = (gradients @ self._sent @ vectors).numpy()
-        upper_ritz, upper_vectors = _diagonalised(adjoint @ adjoint.T, damping)
+        image = adjoint @ self._gram
+        upper_ritz, upper_vectors = _diagonalised(image @ adjoint.T, damping)
         upper = (gradients @ adjoint.T @ upper_vectors).numpy()
         response, perturbation = problem.response_rows, problem.perturbation_rows
         known = {}
         if self.knows_residuals:
-            fresh = adjoint @ self._waiting
-            outside = (gradients @ self._waiting).numpy()
+            # The directions that wait, made orthonormal.
+            factor = torch.linalg.cholesky(self._waiting.T @ self._gram @ self._waiting)
+            waiting = torch.linalg.solve_triangular(factor, self._waiting.T, upper=False).T
+            fresh = image @ waiting
+            outside = (gradients @ waiting).numpy()
             known = {
                 "residual_map": (vectors.T @ forward @ fresh).T.numpy(),
                 "residual_response": outside[response],
