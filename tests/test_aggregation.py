@@ -305,6 +305,17 @@ def test_refusals():
         pi.lag_profile(result, max_lag=-1)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "trace", "by_response", "by_perturbation"])
+def test_a_diagonal_needs_the_same_examples(kind):
+    h = np.random.default_rng(0).standard_normal((3, 3))
+    labels = ([0, 1, 0], [0, 0, 1], [1, 1, 2])
+    other = Labels(*(np.array(x) for x in ([1, 0, 0], [0, 0, 1], [1, 1, 2])), ("class 0", "class 1"))
+    result = replace(pi.Influence.from_arrays(h, *labels), response_labels=other)
+    with pytest.raises(ValueError, match="same order"):
+        pi.class_transfer(result, standardize=kind)
+    pi.class_transfer(result)
+
+
 def test_one_example_works_without_a_scale():
     one = pi.Influence.from_arrays([[2.0]], [0], [0], [1])
     assert pi.two_time(one, standardize="none").median.tolist() == [[2.0]]

@@ -62,6 +62,9 @@ def test_a_result_that_the_audit_contradicts_has_not_converged(monkeypatch):
     assert trusting.converged
     assert not audited.audit.agrees
     assert not audited.converged
+    beside = audited.at_damping([1.1 * audited.damping])[0]
+    assert not beside.converged
+    assert "contradicts" in beside.shortfall
 
 
 def test_what_the_audit_holds():

@@ -9,6 +9,7 @@ import pdeinfl as pi
 from engine_problems import conv_net, mini_batch
 from pdeinfl.analysis.damping_curves import CLASS_LOCKING, COHERENCE_TIME
 from pdeinfl.analysis.summary import summarize
+from pdeinfl.analysis.symmetry import Motion
 
 
 def solved(n_batches=3):
@@ -31,6 +32,15 @@ def test_a_path_holds_the_summaries_at_its_dampings():
                                         r.labels.times, mini_batch=r.mini_batch) for r in results]  # fmt: skip
     assert path[CLASS_LOCKING].at_infinity[0] == summarize(overlap, n_bootstrap=0).class_locking.value
     assert path[CLASS_LOCKING].at_zero[0] == 1.0, "P >= N·D: a diagonal locks"
+
+
+def test_a_symmetry_image_has_no_diagonal_limit():
+    """It has its original's labels, yet its gradients are no more in the range of the metric."""
+    batch = mini_batch(8, sides=(4, 4), channel_names=("density", "momentum_x", "momentum_y", "energy"))
+    image = Motion(quarter_turns=1).on(batch)
+    result = pi.influence(conv_net(width=16), batch, "smse", damping=1.0, response_batch=image, tol=1e-3)
+    path = pi.damping_path(result, [1e-2], n_bootstrap=0)[CLASS_LOCKING]
+    assert np.isnan(path.at_zero).all()
 
 
 def test_by_default_the_results_own_damping_is_on_the_grid():

@@ -63,6 +63,21 @@ def test_decay_constant_recovers_a_planted_one(tau):
     assert float(decay_constant(curve)) == pytest.approx(tau, rel=100 * np.sqrt(EPS))
 
 
+def test_coherence_time_of_an_infinite_bound():
+    """The supremum over what an unresolved entry may be: the curve falls at the next lag, and no sooner."""
+    assert coherence_time(np.array([np.inf, 0.5])) == 1.0
+    assert coherence_time(np.array([2.0, -np.inf])) == 0.0
+
+
+def test_the_interval_moves_out_with_the_error_of_the_solves():
+    """Every resample may be off as far as the value is: their sum, not the larger of the two."""
+    e = Estimate(0.54, low=0.515, high=0.6, bound_low=0.51, bound_high=0.56)
+    assert e.span == pytest.approx((0.485, 0.62))
+    assert (e.side(0.5), replace(e, bound_low=0.53).side(0.5)) == (0, 1)
+    assert Estimate(np.inf, low=4.0, high=np.inf, bound_low=3.0, bound_high=np.inf).span == (3.0, np.inf)
+    assert Estimate(np.inf, low=4.0, high=np.inf, bound_low=np.inf, bound_high=np.inf).span == (4.0, np.inf)
+
+
 def test_decay_constant_limits():
     assert float(decay_constant(np.array([5.0, 1.0, 1.0, 1.0, 1.0]))) == 0.0
     assert float(decay_constant(5.0 - np.arange(8.0))) == np.inf

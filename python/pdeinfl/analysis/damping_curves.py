@@ -182,7 +182,9 @@ def has_diagonal_limit(results: Sequence[Influence], response: str, perturbation
     Of two observables the diagonal is r_A·r_B, of either sign.
     """
     wide = all(r.settings.get("n_parameters", 0) >= r.settings.get("n_outputs", np.inf) for r in results)
-    one_batch = all(r.same_examples and not r.settings.get("metric_batch_sha256") for r in results)
+    # A symmetry image has the labels of its original: only the digests tell two batches apart.
+    apart = ("response_batch_sha256", "metric_batch_sha256")
+    one_batch = all(r.same_examples and not any(r.settings.get(name) for name in apart) for r in results)
     return response == perturbation and wide and one_batch
 
 

@@ -52,9 +52,17 @@ class Estimate:
 
     @property
     def span(self) -> tuple[float, float]:
-        """The interval, without one the value, widened by what the error of the solves leaves open."""
+        """The interval, without one the value, each end moved out by as much as the error of the solves may move the
+        value."""
         low, high = self._scatter
-        return (min(low, self.bound_low), max(high, self.bound_high)) if self.has_bounds else (low, high)
+        if not self.has_bounds:
+            return low, high
+        down, up = self.value - self.bound_low, self.bound_high - self.value
+        # Beyond the limit there is nothing to subtract from.
+        return (
+            low - down if math.isfinite(low) and math.isfinite(down) else min(low, self.bound_low),
+            high + up if math.isfinite(high) and math.isfinite(up) else max(high, self.bound_high),
+        )
 
     def side(self, threshold: float) -> int:
         """+1 above the threshold, −1 below it, 0 undecided: the span reaches across it, or there is no value."""

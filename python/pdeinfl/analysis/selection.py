@@ -9,7 +9,7 @@ import numpy as np
 
 from pdeinfl.analysis.standardization import standardize_values
 from pdeinfl.engine.influence_matrix import Influence, Labels
-from pdeinfl.engine.standardized_error import standardized_error
+from pdeinfl.engine.standardized_error import DIAGONAL_KINDS, standardized_error
 
 LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 ResultKey = tuple[str, int, int, int]
@@ -94,6 +94,8 @@ def select(
     for result in (results,) if isinstance(results, Influence) else results:
         if not isinstance(result, Influence):
             raise ValueError(f"`results` must be an Influence or a sequence of them; got {type(result).__name__}")
+        if standardize in DIAGONAL_KINDS:
+            require_same_examples(result)
         for argument, name, known in (
             ("response", response, result.response_names),
             ("perturbation", perturbation, result.perturbation_names),

@@ -119,7 +119,9 @@ def coherence_time(curve: np.ndarray, threshold: float = COHERENCE_LEVEL) -> np.
             out[k] = 0.0
         else:
             after, before = below[0], lags[lags < below[0]][-1]
-            fraction = (values[before] - threshold) / (values[before] - values[after])
+            fraction = 1.0
+            if np.isfinite(values[before]):
+                fraction = (values[before] - threshold) / (values[before] - values[after])
             out[k] = before + fraction * (after - before)
     return out.reshape(curve.shape[:-1])
 

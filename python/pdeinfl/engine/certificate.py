@@ -260,14 +260,14 @@ class _Gap:
 
 
 def _gap(side: Sides, rounding: float, diagonal: np.ndarray) -> _Gap:
-    """``H_U − H_L``, widened by what rounding may hide; infinite for an observable whose sides are in the wrong order by
-    more than that: something is broken then, and nothing certified."""
+    """``H_U − H_L``, widened by what rounding may hide; infinite for an observable whose sides are in the wrong order
+    by more than that: something is broken then, and nothing certified."""
     w = side.upper - side.lower
     slack = 2 * rounding * diagonal
-    broken = (_diagonal(w) < -slack).any(1)
-    wide = np.where(broken[:, None], np.inf, np.maximum(_diagonal(w), 0.0) + slack)
+    broken = np.any(_diagonal(w) < -slack, axis=1, keepdims=True)
+    wide = np.where(broken, np.inf, np.maximum(_diagonal(w), 0.0) + slack)
     trace = wide.sum(1)
-    norm, spectral = (np.where(broken, np.inf, np.minimum(size + slack.sum(1), trace)) for size in _norms(w))
+    norm, spectral = (np.where(broken[:, 0], np.inf, np.minimum(size + slack.sum(1), trace)) for size in _norms(w))
     return _Gap(wide, norm, spectral)
 
 

@@ -16,7 +16,7 @@ from pdeinfl.engine.certificate import DampingPath, relative_error, rounding_fac
 from pdeinfl.engine.damping import Damping, is_listed
 from pdeinfl.engine.shortfall import shortfall
 from pdeinfl.engine.sketch_path import SketchPath
-from pdeinfl.engine.standardized_error import standardized_error
+from pdeinfl.engine.standardized_error import DIAGONAL_KINDS, standardized_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +257,8 @@ class Influence:
             raise ValueError("this influence has no damping path: it was built from arrays, not by `pi.influence`")
         if not is_listed(dampings):
             raise ValueError(f"`dampings` must be a list of numbers or `pi.Damping`s; got {dampings!r}")
+        # What contradicts the solution at one damping does so at all: they come from one subspace.
+        sound = self.audit is None or self.audit.agrees
         out = []
         for damping in dampings:
             value = Damping.of(damping).resolve(self.lambda_max)
@@ -273,11 +275,11 @@ class Influence:
                     error_bound=certified.error_bound,
                     row_error=certified.row_error,
                     relative_error=certified.relative_error,
-                    converged=certified.converged,
+                    converged=certified.converged and sound,
                     damping=value,
                     subspace_dof=self.path.subspace_dof(value),
                     effective_dof=None,
-                    audit=None,
+                    audit=None if sound else self.audit,
                 )
             )
         return out
@@ -316,7 +318,7 @@ class Influence:
                 this result lacks.
         """
         n_a, n_b, n_r, n_p = self.values.shape
-        if kind in ("cosine", "trace", "by_response", "by_perturbation") and not self.same_examples:
+        if kind in DIAGONAL_KINDS and not self.same_examples:
             raise ValueError(f"`kind` {kind!r} needs the same examples as responses and perturbations, in one order")
         losses = None if self.losses is None else np.broadcast_to(self.losses, (n_a * n_b, n_r)).copy()
         values, _ = _core.standardize(self.values.reshape(n_a * n_b, n_r, n_p), kind, losses)

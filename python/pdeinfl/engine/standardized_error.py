@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+DIAGONAL_KINDS = ("cosine", "trace", "by_response", "by_perturbation")
+"""Standardisations by the diagonal of H, which only has a meaning where the responses are the perturbed examples."""
+
 
 def standardized_error(
     values: np.ndarray, error_bound: np.ndarray, row_error: np.ndarray, kind: str, losses: np.ndarray | None = None
@@ -22,7 +25,7 @@ def standardized_error(
         The bound, the shape of ``values``; NaN where the bounds are.
     """
     one = np.ones_like(values)
-    diagonal = np.einsum("...ii->...i", values) if kind in _SQUARE else None
+    diagonal = np.einsum("...ii->...i", values) if kind in DIAGONAL_KINDS else None
     divisor, unsure = one, np.zeros_like(values)
     if kind == "standard":
         n = values.shape[-1]
@@ -47,9 +50,6 @@ def standardized_error(
                 divisor, unsure = (rows, left) if kind == "by_response" else (columns, right)
     room = np.maximum(1 - unsure, 0.0)
     return _over(_over(error_bound, divisor) + unsure * np.abs(_over(values, divisor)), room * one)
-
-
-_SQUARE = ("cosine", "trace", "by_response", "by_perturbation")
 
 
 def _over(value: np.ndarray, divisor: np.ndarray) -> np.ndarray:

@@ -22,9 +22,11 @@ class Subspace:
 
     Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
     is squared away. Q is orthonormal only to the rounding of its storage, which the upper side would multiply by
-    λ_max/λ: there QQᵀ is what it is, not the identity. Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype: what the memory budget leaves beside the
-    activations, the gradients and the float64 copies of one block (32 bytes a number) on the device, then, of a CUDA
-    device, in pinned host memory, the rest on disk.
+    λ_max/λ: there QQᵀ is what it is, not the identity.
+
+    Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype: what the memory budget leaves beside the activations, the
+    gradients and the float64 copies of one block (32 bytes a number) on the device, then, of a CUDA device, in pinned
+    host memory, the rest on disk.
 
     Attributes:
         holds_perturbations: the perturbation gradients lie in the span of Q, so their residuals are known.
