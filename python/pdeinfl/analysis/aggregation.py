@@ -7,7 +7,7 @@ over seeds × mini-batches (two-time, class) or over the seeds' means (lag, dist
 Two kinds of uncertainty go with a centre. ``ci_low`` and ``ci_high`` (None unless asked for): its scatter over seeds
 and mini-batches. ``bound_low`` and ``bound_high`` (None where results have no bounds): where the error of the solves
 leaves it, all entries moved down or up together by as much as their certificates allow; infinite where rows are
-unresolved.
+unresolved. Rows without a scale (``n_masked``) take no part in any of it.
 """
 
 from __future__ import annotations
