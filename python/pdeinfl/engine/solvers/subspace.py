@@ -71,9 +71,10 @@ class Subspace:
         coordinates = self.q.extend(rows, noise)
         n_fresh = len(self.q) - before
         if n_fresh:
-            self._gradients = torch.cat([self._gradients, inner(self.problem.gradients, self.q.last())], 1)
+            fresh = self.q.last().to(self.problem.gradients.device)
+            self._gradients = torch.cat([self._gradients, inner(self.problem.gradients, fresh)], 1)
             self._gram = _pad(self._gram, n_fresh, n_fresh)
-            self._gram[before:] = self.q.inner(self.q.last())
+            self._gram[before:] = self.q.inner(fresh)
             self._gram[:before, before:] = self._gram[before:, :before].T
             self._sent = _pad(self._sent, n_fresh, 0)
             self._waiting = _pad(self._waiting, n_fresh, n_fresh)
