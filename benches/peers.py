@@ -81,7 +81,7 @@ class Setting:
             return half_squared_error(functional_call(self.model, parameters, x[None]), y[None])
 
         rows = vmap(grad(loss), in_dims=(None, 0, 0))(self.parameters, self.x, self.y)
-        return torch.cat([g.reshape(len(g), -1) for g in rows.values()], 1)
+        return torch.cat([g.flatten(1) for g in rows.values()], 1)
 
 
 def half_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def pydvl_methods(setting: Setting) -> list[Method]:
                 _, pull = vjp(forward, self.parameters)
                 pushed = vmap(lambda t: jvp(forward, (self.parameters,), (t,))[1])(tangents)
                 pulled = vmap(pull)(pushed)[0]
-            return scale * torch.cat([g.reshape(len(g), -1) for g in pulled.values()], 1)
+            return scale * torch.cat([g.flatten(1) for g in pulled.values()], 1)
 
     def hessian_cg(rank: int) -> Callable[[float], Answer]:
         def run(rtol: float) -> Answer:
