@@ -214,17 +214,11 @@ def test_a_matrix_that_rounding_made_indefinite_is_diagonalised():
     assert torch.allclose(vectors @ vectors.T, torch.eye(2, dtype=torch.float64))
 
 
-@cache
-def _wide():
-    module, batch = conv_net(width=16), mini_batch(6, sides=(4, 4))
-    return module, batch, Exact(module, batch)
-
-
 @pytest.mark.parametrize("relative", [1e-6, 1e-8, 1e-9, 1e-10, 6e-11, 1e-11, 1e-12])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bounds_hold_far_below_what_products_resolve(relative, dtype):
     """float32 storage of the bases, which are orthonormal to its rounding only, must not enter times λ_max/λ."""
-    module, batch, truth = _wide()
+    module, batch, truth = problem()
     damping = relative * truth.top
     h, room = truth.influence("smse", "smse", damping)
     coarse = pi.influence(module, batch, "smse", damping=1e-3 * truth.top, product_dtype=dtype)
@@ -239,7 +233,6 @@ def test_bounds_hold_far_below_what_products_resolve(relative, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_parameter_space_that_runs_out_is_certified(parameters, responses, dtype):
     """With few parameters Q fills the whole space: nothing new may pass for a direction, nor nothing for a block."""
-    torch.manual_seed(2)
     module, batch = conv_net(width=8, seed=2), mini_batch(4, seed=3, sides=(4, 4))
     for relative in (1e-4, 1e-6, 1e-7):
         asked = {"damping": pi.Damping.relative(relative), "parameters": parameters}
@@ -252,7 +245,7 @@ def test_a_parameter_space_that_runs_out_is_certified(parameters, responses, dty
 
 
 def test_sides_in_the_wrong_order_certify_nothing():
-    module, batch, truth = _wide()
+    module, batch, truth = problem()
     result = pi.influence(module, batch, "smse", damping=1e-2 * truth.top, product_dtype="float64")
     path = replace(result.path, overlap=0.5 * result.path.overlap, gram_response=0.5 * result.path.gram_response,
                    gram_perturbation=0.5 * result.path.gram_perturbation)  # fmt: skip

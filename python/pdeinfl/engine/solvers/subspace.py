@@ -21,8 +21,8 @@ class Subspace:
     """Bases Q (parameters) and U (outputs) with the coordinates of ``√s·J Q`` in U and of ``√s·JᵀU`` in Q.
 
     Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
-    is squared away. Q is orthonormal only to the rounding of its storage, which the upper side would multiply by
-    λ_max/λ: there QQᵀ is what it is, not the identity.
+    is squared away. The stored vectors of Q are orthonormal only to the rounding of their dtype, which the upper side
+    would multiply by λ_max/λ: coordinates are in the basis ``L⁻¹Q`` with ``LLᵀ = QQᵀ``, orthonormal in float64.
 
     Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype: what the memory budget leaves beside the activations, the
     gradients and the float64 copies of one block (32 bytes a number) on the device, then, of a CUDA device, in pinned
@@ -46,7 +46,7 @@ class Subspace:
             Basis(n, dtype, device, room * n, pinned * n) for n in (metric.n_parameters, metric.n_outputs)
         )
         self._gradients = torch.zeros(len(problem.gradients), 0, dtype=torch.float64)
-        self._gram = torch.zeros(0, 0, dtype=torch.float64)
+        self._factor = torch.zeros(0, 0, dtype=torch.float64)
         # Directions of Q that have been through J, and their complement, which waits: orthonormal columns.
         self._sent = torch.zeros(0, 0, dtype=torch.float64)
         self._waiting = torch.zeros(0, 0, dtype=torch.float64)
@@ -72,15 +72,18 @@ class Subspace:
         n_fresh = len(self.q) - before
         if n_fresh:
             fresh = self.q.last().to(self.problem.gradients.device)
-            self._gradients = torch.cat([self._gradients, inner(self.problem.gradients, fresh)], 1)
-            self._gram = _pad(self._gram, n_fresh, n_fresh)
-            self._gram[before:] = self.q.inner(fresh)
-            self._gram[:before, before:] = self._gram[before:, :before].T
+            among, cross = self.q.inner(fresh), inner(self.problem.gradients, fresh)
+            below = torch.linalg.solve_triangular(self._factor, among[:, :before].T, upper=False).T
+            corner = torch.linalg.cholesky(among[:, before:] - below @ below.T)
+            cross = torch.linalg.solve_triangular(corner, (cross - self._gradients @ below.T).T, upper=False).T
+            self._gradients = torch.cat([self._gradients, cross], 1)
+            self._factor = _pad(self._factor, n_fresh, n_fresh)
+            self._factor[before:] = torch.cat([below, corner], 1)
             self._sent = _pad(self._sent, n_fresh, 0)
             self._waiting = _pad(self._waiting, n_fresh, n_fresh)
             self._waiting[before:, -n_fresh:] = torch.eye(n_fresh, dtype=torch.float64)
             self._adjoint = _pad(self._adjoint, 0, n_fresh)
-        return coordinates
+        return coordinates @ self._factor
 
     def add_outputs(self, rows: Tensor, noise: float = 0.0) -> Tensor:
         """Extend U by rows ``(k, N·D)``, but for directions shorter than ``noise``; returns their coordinates."""
@@ -104,7 +107,7 @@ class Subspace:
         else:
             whole = torch.linalg.qr(directions.T, mode="complete").Q
             chosen, left = self._waiting @ whole[:, : len(directions)], self._waiting @ whole[:, len(directions) :]
-        block = self.q.combine(chosen.T).to(self.problem.gradients.dtype)
+        block = self.q.combine(self._stored(chosen).T).to(self.problem.gradients.dtype)
         self._forward.append(self.add_outputs(self.problem.metric.forward(block), 4 * self.problem.product_noise))
         self._sent = torch.cat([self._sent, chosen], 1)
         self._waiting = left
@@ -125,6 +128,10 @@ class Subspace:
         self._pending_u.clear()
         self._adjoint = torch.cat([self._adjoint, coordinates])
 
+    def _stored(self, coordinates: Tensor) -> Tensor:
+        """Coordinates ``(n_Q, k)`` in terms of the stored vectors."""
+        return torch.linalg.solve_triangular(self._factor.T, coordinates, upper=True)
+
     def leading(self, damping: float, share: float, excess: np.ndarray | None = None) -> Tensor | None:
         r"""Combinations of the directions that wait which hold most of what H lacks: ``(k, n_waiting)``.
 
@@ -138,12 +145,11 @@ class Subspace:
             return None
         gradients = self._gradients[torch.from_numpy(self.problem.perturbation_rows)]
         forward = pad_columns(self._forward, len(self.u))
-        image = self._adjoint @ self._gram
-        fresh = image @ self._waiting
+        fresh = self._adjoint @ self._waiting
         y = _solve_shifted(forward @ forward.T, damping, (gradients @ self._sent).T).T
         residuals = gradients @ self._waiting - y @ forward @ fresh
-        metric = self._waiting.T @ self._gram @ self._waiting
-        metric -= fresh.T @ _solve_shifted(image @ self._adjoint.T, damping, fresh)
+        metric = -fresh.T @ _solve_shifted(self._adjoint @ self._adjoint.T, damping, fresh)
+        metric.diagonal().add_(1.0)
         values, vectors = torch.linalg.eigh(metric)
         weighted = residuals @ (vectors * values.clamp(min=0).sqrt()) @ vectors.T
         if excess is not None:
@@ -161,19 +167,15 @@ class Subspace:
         forward = pad_columns(self._forward, len(self.u))
         ritz, vectors = _diagonalised(forward @ forward.T, damping)
         if damping is None:
-            self._ritz_vectors = self._sent @ vectors
+            self._ritz_vectors = self._stored(self._sent @ vectors)
         lower = (gradients @ self._sent @ vectors).numpy()
-        image = adjoint @ self._gram
-        upper_ritz, upper_vectors = _diagonalised(image @ adjoint.T, damping)
+        upper_ritz, upper_vectors = _diagonalised(adjoint @ adjoint.T, damping)
         upper = (gradients @ adjoint.T @ upper_vectors).numpy()
         response, perturbation = problem.response_rows, problem.perturbation_rows
         known = {}
         if self.knows_residuals:
-            # The directions that wait, made orthonormal.
-            factor = torch.linalg.cholesky(self._waiting.T @ self._gram @ self._waiting)
-            waiting = torch.linalg.solve_triangular(factor, self._waiting.T, upper=False).T
-            fresh = image @ waiting
-            outside = (gradients @ waiting).numpy()
+            fresh = adjoint @ self._waiting
+            outside = (gradients @ self._waiting).numpy()
             known = {
                 "residual_map": (vectors.T @ forward @ fresh).T.numpy(),
                 "residual_response": outside[response],
