@@ -15,7 +15,7 @@ from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.metric import Metric
 from pdeinfl.engine.solvers.problem import Problem
-from pdeinfl.engine.solvers.subspace import Subspace, _diagonalised
+from pdeinfl.engine.solvers.subspace import Subspace, _Coordinates
 
 EPS = np.finfo(np.float64).eps
 
@@ -208,9 +208,11 @@ def test_a_whitened_path_is_the_diagonalised_one_at_its_damping(relative):
 
 
 def test_a_matrix_that_rounding_made_indefinite_is_diagonalised():
-    matrix = torch.diag(torch.tensor([1.0, -1e-15], dtype=torch.float64))
-    values, vectors = _diagonalised(matrix, 1e-18)
+    coordinates = _Coordinates()
+    coordinates.gram = torch.diag(torch.tensor([1.0, -1e-15], dtype=torch.float64))
+    values, whiten = coordinates.diagonalised(1e-18)
     assert float(values.min()) == 0
+    vectors = whiten(torch.eye(2, dtype=torch.float64))
     assert torch.allclose(vectors @ vectors.T, torch.eye(2, dtype=torch.float64))
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from engine_problems import conv_net, mini_batch
-from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.jacobian import Jacobian, PullBack
 from pdeinfl.engine.memory import chunked, free_memory, is_out_of_memory
+from pdeinfl.engine.metric import Metric
 from pdeinfl.engine.parameters import FlatParameters
 
 OUT = [
@@ -90,31 +91,69 @@ def test_products_survive_a_device_that_takes_one_direction_at_a_time(monkeypatc
     module, batch = conv_net(), mini_batch(3)
     want = Jacobian(module, dtype=torch.float64)
     u = torch.randn(4, *batch.targets.shape, dtype=torch.float64)
-    pull = Jacobian._pull_together
+    pull = PullBack.__call__
 
-    def small(self, x, extras, cotangents):
+    def small(self, parameters, x, extras, cotangents):
         if len(cotangents) > 1:
             raise MemoryError
-        return pull(self, x, extras, cotangents)
+        return pull(self, parameters, x, extras, cotangents)
 
-    monkeypatch.setattr(Jacobian, "_pull_together", small)
+    monkeypatch.setattr(PullBack, "__call__", small)
     got = Jacobian(module, dtype=torch.float64).vjp(batch, u)
     monkeypatch.undo()
     assert torch.allclose(got, want.vjp(batch, u), rtol=0, atol=64 * np.finfo(float).eps * float(got.abs().max()))
 
 
-def test_a_small_block_does_not_narrow_the_next(monkeypatch):
-    module, batch = conv_net(), mini_batch(3)
-    jacobian = Jacobian(module, dtype=torch.float64)
+def counting(monkeypatch):
+    """How many examples each forward pass from now on sees."""
     call, passes = FlatParameters.call, []
 
     def counted(self, vector, inputs, extras=()):
         passes.append(len(inputs))
         return call(self, vector, inputs, extras)
 
+    monkeypatch.setattr(FlatParameters, "call", counted)
+    return passes
+
+
+def test_a_metric_goes_forward_once_for_all_its_adjoint_products(monkeypatch):
+    module, batch = conv_net(), mini_batch(3)
+    jacobian = Jacobian(module, dtype=torch.float64)
+    metric = Metric(jacobian, batch)
+    u = torch.randn(6, metric.n_outputs, dtype=torch.float64)
+    metric.adjoint(u[:1])
+    passes = counting(monkeypatch)
+    got = torch.cat([metric.adjoint(u[:4]), metric.adjoint(u[4:])])
+    assert passes == []
+    assert torch.equal(got[4:], Metric(jacobian, batch).adjoint(u[4:]))
+
+
+def test_a_metric_whose_batch_does_not_fit_holds_no_activations(monkeypatch):
+    module, batch = conv_net(), mini_batch(4)
+    jacobian = Jacobian(module, dtype=torch.float64)
+    metric = Metric(jacobian, batch)
+    u = torch.randn(2, metric.n_outputs, dtype=torch.float64)
+    want = metric.adjoint(u)
+    call = FlatParameters.call
+
+    def narrow(self, vector, inputs, extras=()):
+        if len(inputs) > 2:
+            raise MemoryError
+        return call(self, vector, inputs, extras)
+
+    monkeypatch.setattr(FlatParameters, "call", narrow)
+    fresh = Metric(jacobian, batch)
+    got = fresh.adjoint(u)
+    assert fresh._pull_back._pull is None
+    assert torch.allclose(got, want, rtol=0, atol=64 * np.finfo(float).eps * float(got.abs().max()))
+
+
+def test_a_small_block_does_not_narrow_the_next(monkeypatch):
+    module, batch = conv_net(), mini_batch(3)
+    jacobian = Jacobian(module, dtype=torch.float64)
     u = torch.randn(6, *batch.targets.shape, dtype=torch.float64)
     jacobian.vjp(batch, u[:1])
-    monkeypatch.setattr(FlatParameters, "call", counted)
+    passes = counting(monkeypatch)
     jacobian.vjp(batch, u)
     assert passes == [3]
 

@@ -17,29 +17,34 @@ from pdeinfl.engine.threads import num_threads
 
 # Columns of a panel in which long vectors are updated in float64.
 _PANEL = 1 << 16
-# Squared length that a unit vector must keep through the second pass of Gram–Schmidt: then twice is enough.
+# Of the storage dtype's eps: what a new vector may keep of an old one.
+_CLEAN = 8
+# Squared length that a unit vector must keep when what it holds of the old ones is taken out.
 _SOUND = 0.5
 
 
-def inner(a: Tensor, b: Tensor | list[Tensor]) -> Tensor:
-    """``a bᵀ`` with float64 products, ``(n, K), (m, K) → (n, m)``, on the CPU; a list b is stacked by rows.
+def inner(a: Tensor, b: Tensor | list[Tensor], products: str = "float64") -> Tensor:
+    """``a bᵀ`` with float64 (or float32) products, ``(n, K), (m, K) → (n, m)`` float64, on the CPU; a list b is stacked
+    by rows.
 
-    CPU operands go to the Rust contraction without a copy; CUDA operands are multiplied in float64 panels.
+    CPU operands go to the Rust contraction without a copy; CUDA operands are multiplied in panels.
     """
     blocks = b if isinstance(b, list) else [b]
     if a.device.type == "cpu":
         stacked = [block.contiguous().numpy() for block in blocks]
-        return torch.from_numpy(_core.cross_gram(a.contiguous().numpy(), stacked, "float64", num_threads()))
+        return torch.from_numpy(_core.cross_gram(a.contiguous().numpy(), stacked, products, num_threads()))
+    dtype = getattr(torch, products)
     out = torch.zeros(len(a), sum(len(block) for block in blocks), dtype=torch.float64, device=a.device)
     for start in range(0, a.shape[1], _PANEL * 16):
         part = slice(start, start + _PANEL * 16)
-        left = a[:, part].double()
-        out += torch.cat([left @ block[:, part].to(a.device).double().T for block in blocks], 1)
+        left = a[:, part].to(dtype)
+        out += torch.cat([left @ block[:, part].to(a.device, dtype).T for block in blocks], 1)
     return out.cpu()
 
 
 class Basis:
-    """Orthonormal rows ``(r, K)``, appended block by block.
+    """Orthonormal rows ``(r, K)``, appended block by block; Q of the stored ones, orthonormal to the rounding of their
+    dtype, with ``factor·factorᵀ = QQᵀ``: ``factor⁻¹Q`` is orthonormal in float64.
 
     Args:
         length: K. dtype: storage dtype. device: where the blocks are used.
@@ -63,6 +68,7 @@ class Basis:
         self._directory = directory
         self._spill: Path | None = None
         self._blocks: list[Tensor] = []
+        self.factor = torch.zeros(0, 0, dtype=torch.float64)
 
     def __len__(self) -> int:
         return sum(len(b) for b in self._blocks)
@@ -72,9 +78,15 @@ class Basis:
         """Rows that live on disk."""
         return 0 if self._spill is None else self._n_spilled
 
-    def append(self, rows: Tensor) -> None:
-        """Store a block of rows as they are."""
+    def append(self, rows: Tensor, among: Tensor | None = None) -> None:
+        """Store a block of nearly orthonormal rows as they are; ``among``, where known, is their `inner`."""
         rows = rows.to(self.dtype).contiguous()
+        below = torch.linalg.solve_triangular(
+            self.factor, (self.inner(rows) if among is None else among).T, upper=False
+        )
+        corner = torch.linalg.cholesky(inner(rows, rows) - below.T @ below)
+        top = torch.nn.functional.pad(self.factor, (0, len(rows)))
+        self.factor = torch.cat([top, torch.cat([below.T, corner], 1)])
         size = rows.numel() * rows.element_size()
         if size <= self._budget:
             self._budget -= size
@@ -103,9 +115,12 @@ class Basis:
 
     def inner(self, rows: Tensor) -> Tensor:
         """``rows · Qᵀ`` with float64 products: ``(k, r)``, on the CPU."""
+        return self._inner(rows, "float64")
+
+    def _inner(self, rows: Tensor, products: str) -> Tensor:
         if not self._blocks:
             return torch.zeros(len(rows), 0, dtype=torch.float64)
-        return inner(rows.to(self.dtype), self._blocks)
+        return inner(rows.to(self.dtype), self._blocks, products)
 
     def subtract(self, rows: Tensor, coefficients: Tensor) -> None:
         """``rows −= coefficients · Q`` in place; float64 rows ``(k, K)``, coefficients ``(k, r)``."""
@@ -136,12 +151,14 @@ class Basis:
                 rows[:, part].addmm_(weights, block[:, part].to(rows.device, non_blocking=True).double())
 
     def extend(self, rows: Tensor, floor: float) -> Tensor:
-        """Append what the rows add to the span and return their coordinates in the grown basis.
+        """Append what the rows add to the span and return their coordinates in the grown Q.
 
-        Two passes of block Gram–Schmidt in float64; in between, a rank-revealing eigendecomposition of the block drops
-        directions of norm at most ``floor`` (the rounding of the products that made the rows). What the second pass
-        makes shorter than √½ was rounding of the first, as where the space is exhausted, and is dropped as well: it
-        held less than √eps of the longest row.
+        Block Gram–Schmidt, updated in float64; coefficients of the first pass by products in the storage dtype: what
+        they miss is found by the second. An eigendecomposition of what is left drops directions of norm at most
+        ``floor`` (the rounding of the products that made the rows). The second pass measures in float64 what the rows,
+        as they are stored, hold of the old vectors. Only where that is more than ``8·eps`` it is taken out, and what
+        becomes shorter than √½ by that dropped: it was rounding of the first pass, as where the space is exhausted,
+        less than √eps of the longest row.
 
         Args:
             rows: ``(k, K)``, any floating dtype. floor: absolute norm below which a direction is noise.
@@ -152,40 +169,36 @@ class Basis:
         if not len(rows):
             return torch.zeros(0, len(self), dtype=torch.float64)
         work = rows.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
-        old = self.inner(work)
-        self.subtract(work, old)
+        eps = torch.finfo(self.dtype).eps
         # What rounding to the storage dtype leaves of the old span must not pass for a new direction.
-        noise = 4 * torch.finfo(self.dtype).eps * float(torch.linalg.vector_norm(rows.double(), dim=1).max())
-        eigenvalues, vectors = torch.linalg.eigh(inner(work, work))
-        keep = eigenvalues > max(floor, noise) ** 2
-        if not bool(keep.any()):
-            return old
-        weights = vectors[:, keep] * eigenvalues[keep].sqrt()
-        fresh = (vectors[:, keep] / eigenvalues[keep].sqrt()).T.to(work.device) @ work
-        again = self.inner(fresh)
-        self.subtract(fresh, again)
-        coordinates = old + weights @ again
-        sizes, vectors = torch.linalg.eigh(inner(fresh, fresh))
-        sound = sizes > _SOUND
-        if not bool(sound.all()):
-            if not bool(sound.any()):
+        noise = 4 * eps * float(torch.linalg.vector_norm(work, dim=1).max())
+        coordinates = self._inner(work, str(self.dtype).removeprefix("torch."))
+        self.subtract(work, coordinates)
+        fresh, weights = _split(work, max(floor, noise) ** 2, eps)
+        for is_last in (False, False, True):
+            if not len(fresh):
                 return coordinates
-            weights = weights @ (vectors[:, sound] * sizes[sound].sqrt())
-            fresh = (vectors[:, sound] / sizes[sound].sqrt()).T.to(work.device) @ fresh
-            again = self.inner(fresh)
-            self.subtract(fresh, again)
-            coordinates += weights @ again
-        factor = torch.linalg.cholesky(inner(fresh, fresh))
-        fresh = torch.linalg.solve_triangular(factor.to(fresh.device), fresh, upper=False)
-        self.append(fresh)
-        return torch.cat([coordinates, weights @ factor], 1)
+            stored = fresh.to(self.dtype)
+            among = self.inner(stored)
+            if is_last or not bool((among.abs() > _CLEAN * eps).any()):
+                break
+            self.subtract(fresh, among)
+            coordinates += weights @ among
+            fresh, change = _split(fresh, _SOUND, eps)
+            weights = weights @ change
+        self.append(stored, among)
+        return torch.cat([coordinates, weights], 1)
 
 
-def pad_columns(blocks: list[Tensor], n_columns: int) -> Tensor:
-    """Stack coordinate blocks of growing width into one matrix of ``n_columns``."""
-    out = torch.zeros(sum(len(b) for b in blocks), n_columns, dtype=torch.float64)
-    start = 0
-    for block in blocks:
-        out[start : start + len(block), : block.shape[1]] = block
-        start += len(block)
-    return out
+def _split(rows: Tensor, least: float, eps: float) -> tuple[Tensor, Tensor]:
+    """Directions of squared norm above ``least``, orthonormal to about ``eps``, and the rows' coordinates in them."""
+    sizes, vectors = torch.linalg.eigh(inner(rows, rows))
+    keep = sizes > least
+    root, vectors = sizes[keep].sqrt(), vectors[:, keep]
+    directions, coordinates = (vectors / root).T.to(rows.device) @ rows, vectors * root
+    # Rounding of the long ones is as much larger in the short ones.
+    if len(root) and float((root[-1] / root[0]) ** 2) * torch.finfo(torch.float64).eps > eps:
+        factor = torch.linalg.cholesky(inner(directions, directions))
+        directions = torch.linalg.inv(factor).to(rows.device) @ directions
+        coordinates = coordinates @ factor
+    return directions, coordinates

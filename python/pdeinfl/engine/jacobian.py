@@ -29,6 +29,29 @@ _CPU_PRODUCTS = 512 * 2**20
 _NOT_THE_USERS_BUSINESS = (".*torch.jit.script.* is deprecated", "There is a performance drop because")
 
 
+class PullBack:
+    """``u ↦ Jᵀu`` of some examples by `torch.func`; holds the activations of their forward pass, once it was used."""
+
+    def __init__(self) -> None:
+        self._pull: Callable[[Tensor], tuple[Tensor]] | None = None
+
+    def __call__(self, parameters: FlatParameters, x: Tensor, extras: Sequence[Tensor], u: Tensor) -> Tensor:
+        """``(k, n, C, …) → (k, P)``; all but u has to be the same at each call."""
+        if self._pull is None:
+            self._pull = vjp(lambda theta: parameters.call(theta, x, extras), parameters.vector)[1]
+        pull = self._pull
+        try:
+            with torch.no_grad():
+                return vmap(lambda c: pull(c)[0])(u)
+        except Exception:
+            self.clear()
+            raise
+
+    def clear(self) -> None:
+        """Let the activations go."""
+        self._pull = None
+
+
 class Jacobian:
     """``J = ∂ŷ/∂θ`` of a module, applied from either side without being formed.
 
@@ -213,19 +236,28 @@ class Jacobian:
         self._chunked_pairs("jvp", batch, len(tangents), work_on, extra_bytes=0)
         return out
 
-    def vjp(self, batch: MiniBatch, cotangents: Tensor) -> Tensor:
-        """``Jᵀ u`` for each of ``cotangents`` ``(k, n, C, X, Y)``: ``(k, P)``, summed over examples."""
+    def vjp(self, batch: MiniBatch, cotangents: Tensor, keep: PullBack | None = None) -> Tensor:
+        """``Jᵀ u`` for each of ``cotangents`` ``(k, n, C, X, Y)``: ``(k, P)``, summed over examples.
+
+        Args:
+            keep: for calls with one and the same mini-batch, which then goes forward once, where it fits in one chunk.
+        """
         batch = self.place(batch)
         out = torch.zeros(len(cotangents), self.n_parameters, dtype=self.dtype, device=self.device)
         cotangents = cotangents.to(self.device, self.dtype)
 
         def work_on(examples: slice) -> Callable[[slice], None]:
             x, extras = batch.inputs[examples], [e[examples] for e in batch.extras]
+            pull_back = PullBack()
+            if keep is not None and len(x) == len(batch):
+                pull_back = keep
+            elif keep is not None:
+                keep.clear()
 
             def work(part: slice) -> None:
                 u = cotangents[part, examples]
                 ways = (
-                    ("vjp under vmap", lambda: self._pull_together(x, extras, u)),
+                    ("vjp under vmap", lambda: pull_back(self.parameters, x, extras, u)),
                     ("backward under vmap", lambda: self._pull(x, extras, u, batched=True)),
                     ("a loop of backward", lambda: self._pull(x, extras, u, batched=False)),
                 )
@@ -235,15 +267,6 @@ class Jacobian:
 
         self._chunked_pairs("vjp", batch, len(cotangents), work_on, extra_bytes=self.n_parameters * out.element_size())
         return out
-
-    def _pull_together(self, x: Tensor, extras: Sequence[Tensor], u: Tensor) -> Tensor:
-        """``Jᵀu`` by `torch.func`: ``(k, n, C, …) → (k, P)``."""
-
-        def forward(theta: Tensor) -> Tensor:
-            return self.parameters.call(theta, x, extras)
-
-        pull = vjp(forward, self.parameters.vector)[1]
-        return vmap(lambda c: pull(c)[0])(u)
 
     def _pull(self, x: Tensor, extras: Sequence[Tensor], u: Tensor, batched: bool) -> Tensor:
         """``Jᵀu`` by plain autograd: ``(k, n, C, …) → (k, P)``."""
@@ -267,7 +290,9 @@ class Jacobian:
     ) -> None:
         n_examples = self._examples_chunk(batch)
         activations = min(n_examples, len(batch)) * self._activation_bytes(batch)
-        chunk = self._chunks.get(kind, max(1, int(self._budget() / (2 * activations + extra_bytes))))
+        # A pull-back that is kept holds the activations of the examples once.
+        room = self._budget() - activations
+        chunk = self._chunks.get(kind, max(1, int(room / (2 * activations + extra_bytes))))
         if self.device.type == "cpu":
             chunk = max(1, min(chunk, round(_CPU_PRODUCTS / activations)))
         self._chunks[kind] = chunk

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pdeinfl.data.mini_batch import MiniBatch
-from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.jacobian import Jacobian, PullBack
 
 METRICS = ("sum", "mean")
 
@@ -35,6 +35,7 @@ class Metric:
         self.scale = 1.0 if kind == "sum" else 1.0 / batch.targets.numel()
         self.n_jvp = 0
         self.n_vjp = 0
+        self._pull_back = PullBack()
 
     @property
     def n_parameters(self) -> int:
@@ -55,7 +56,7 @@ class Metric:
         """``√s·Jᵀ u`` for each row: ``(k, N·D) → (k, P)``."""
         self.n_vjp += len(cotangents)
         shaped = cotangents.reshape(len(cotangents), *self.output_shape)
-        return self.jacobian.vjp(self.batch, shaped).mul_(math.sqrt(self.scale))
+        return self.jacobian.vjp(self.batch, shaped, self._pull_back).mul_(math.sqrt(self.scale))
 
     def apply(self, vectors: Tensor) -> Tensor:
         """``A v`` for each row: ``(k, P) → (k, P)``."""

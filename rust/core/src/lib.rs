@@ -17,3 +17,4 @@ pub mod finite_difference;
 pub mod gram;
 pub mod isa;
 pub mod pool;
+mod vector;

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdeinfl.engine.basis import Basis, inner, pad_columns
+from pdeinfl.engine.basis import Basis, inner
 from pdeinfl.engine.certificate import DampingPath, observable_blocks
 from pdeinfl.engine.memory import free_memory
 from pdeinfl.engine.solvers.problem import Problem, Solution
@@ -21,8 +21,8 @@ class Subspace:
     """Bases Q (parameters) and U (outputs) with the coordinates of ``√s·J Q`` in U and of ``√s·JᵀU`` in Q.
 
     Golub–Kahan style: every product acts on an orthonormal vector, so its rounding is δ‖J‖ and no small singular value
-    is squared away. The stored vectors of Q are orthonormal only to the rounding of their dtype, which the upper side
-    would multiply by λ_max/λ: coordinates are in the basis ``L⁻¹Q`` with ``LLᵀ = QQᵀ``, orthonormal in float64.
+    is squared away. Stored vectors are orthonormal only to the rounding of their dtype, which the upper side would
+    multiply by λ_max/λ: coordinates are in the bases ``L⁻¹Q`` and ``L⁻¹U`` (`Basis.factor`), orthonormal in float64.
 
     Holds ``(n_Q·P + n_U·N·D)`` numbers of the product dtype: what the memory budget leaves beside the activations, the
     gradients and the float64 copies of one block (32 bytes a number) on the device, then, of a CUDA device, in pinned
@@ -46,12 +46,10 @@ class Subspace:
             Basis(n, dtype, device, room * n, pinned * n) for n in (metric.n_parameters, metric.n_outputs)
         )
         self._gradients = torch.zeros(len(problem.gradients), 0, dtype=torch.float64)
-        self._factor = torch.zeros(0, 0, dtype=torch.float64)
         # Directions of Q that have been through J, and their complement, which waits: orthonormal columns.
         self._sent = torch.zeros(0, 0, dtype=torch.float64)
         self._waiting = torch.zeros(0, 0, dtype=torch.float64)
-        self._forward: list[Tensor] = []
-        self._adjoint = torch.zeros(0, 0, dtype=torch.float64)
+        self._forward, self._adjoint = _Coordinates(), _Coordinates()
         self._pending_u: list[Tensor] = []
         self.holds_perturbations = False
 
@@ -63,7 +61,7 @@ class Subspace:
     @property
     def knows_residuals(self) -> bool:
         """Whether every residual ``g − ηy`` lies in Q: the gradients do, and all of U has been through Jᵀ."""
-        return self.holds_perturbations and len(self._adjoint) == len(self.u)
+        return self.holds_perturbations and len(self._adjoint.rows) == len(self.u)
 
     def add_parameters(self, rows: Tensor, noise: float = 0.0) -> Tensor:
         """Extend Q by rows ``(k, P)``, but for directions shorter than ``noise``; returns their coordinates."""
@@ -72,18 +70,13 @@ class Subspace:
         n_fresh = len(self.q) - before
         if n_fresh:
             fresh = self.q.last().to(self.problem.gradients.device)
-            among, cross = self.q.inner(fresh), inner(self.problem.gradients, fresh)
-            below = torch.linalg.solve_triangular(self._factor, among[:, :before].T, upper=False).T
-            corner = torch.linalg.cholesky(among[:, before:] - below @ below.T)
-            cross = torch.linalg.solve_triangular(corner, (cross - self._gradients @ below.T).T, upper=False).T
-            self._gradients = torch.cat([self._gradients, cross], 1)
-            self._factor = _pad(self._factor, n_fresh, n_fresh)
-            self._factor[before:] = torch.cat([below, corner], 1)
+            cross = _orthonormal_rows(inner(fresh, self.problem.gradients), self._gradients.T, self.q.factor)
+            self._gradients = torch.cat([self._gradients, cross.T], 1)
             self._sent = _pad(self._sent, n_fresh, 0)
             self._waiting = _pad(self._waiting, n_fresh, n_fresh)
             self._waiting[before:, -n_fresh:] = torch.eye(n_fresh, dtype=torch.float64)
-            self._adjoint = _pad(self._adjoint, 0, n_fresh)
-        return coordinates @ self._factor
+            self._adjoint.widen(len(self.q))
+        return coordinates @ self.q.factor
 
     def add_outputs(self, rows: Tensor, noise: float = 0.0) -> Tensor:
         """Extend U by rows ``(k, N·D)``, but for directions shorter than ``noise``; returns their coordinates."""
@@ -91,7 +84,8 @@ class Subspace:
         coordinates = self.u.extend(rows, noise)
         if len(self.u) > before:
             self._pending_u.append(self.u.last())
-        return coordinates
+            self._forward.widen(len(self.u))
+        return coordinates @ self.u.factor
 
     def forward(self, directions: Tensor | None = None) -> bool:
         """Send directions of Q that wait through J; False when there are none.
@@ -120,17 +114,17 @@ class Subspace:
         block = torch.cat(self._pending_u)
         self._pending_u.clear()
         coordinates = self.add_parameters(self.problem.metric.adjoint(block), 4 * self.problem.product_noise)
-        self._adjoint = torch.cat([self._adjoint, coordinates])
+        self._adjoint.append(_orthonormal_rows(coordinates, self._adjoint.rows, self.u.factor))
         return True
 
     def record_adjoint(self, coordinates: Tensor) -> None:
         """Coordinates in Q of ``√s·Jᵀu`` for vectors of U whose product was known without computing it."""
         self._pending_u.clear()
-        self._adjoint = torch.cat([self._adjoint, coordinates])
+        self._adjoint.append(coordinates)
 
     def _stored(self, coordinates: Tensor) -> Tensor:
         """Coordinates ``(n_Q, k)`` in terms of the stored vectors."""
-        return torch.linalg.solve_triangular(self._factor.T, coordinates, upper=True)
+        return torch.linalg.solve_triangular(self.q.factor.T, coordinates, upper=True)
 
     def leading(self, damping: float, share: float, excess: np.ndarray | None = None) -> Tensor | None:
         r"""Combinations of the directions that wait which hold most of what H lacks: ``(k, n_waiting)``.
@@ -144,11 +138,10 @@ class Subspace:
         if not self.knows_residuals or not self.n_waiting:
             return None
         gradients = self._gradients[torch.from_numpy(self.problem.perturbation_rows)]
-        forward = pad_columns(self._forward, len(self.u))
-        fresh = self._adjoint @ self._waiting
-        y = _solve_shifted(forward @ forward.T, damping, (gradients @ self._sent).T).T
-        residuals = gradients @ self._waiting - y @ forward @ fresh
-        metric = -fresh.T @ _solve_shifted(self._adjoint @ self._adjoint.T, damping, fresh)
+        fresh = self._adjoint.rows @ self._waiting
+        y = self._forward.solved(damping, (gradients @ self._sent).T).T
+        residuals = gradients @ self._waiting - y @ self._forward.rows @ fresh
+        metric = -fresh.T @ self._adjoint.solved(damping, fresh)
         metric.diagonal().add_(1.0)
         values, vectors = torch.linalg.eigh(metric)
         weighted = residuals @ (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -163,24 +156,23 @@ class Subspace:
     def path(self, damping: float | None = None) -> DampingPath:
         """Both sides of the certificate, diagonalised; or whitened, which holds at this one damping only (its ``ritz``
         are no eigenvalues then) and costs a tenth."""
-        problem, adjoint, gradients = self.problem, self._adjoint, self._gradients
-        forward = pad_columns(self._forward, len(self.u))
-        ritz, vectors = _diagonalised(forward @ forward.T, damping)
+        problem, forward, adjoint, gradients = self.problem, self._forward, self._adjoint, self._gradients
+        ritz, whiten = forward.diagonalised(damping)
         if damping is None:
-            self._ritz_vectors = self._stored(self._sent @ vectors)
-        lower = (gradients @ self._sent @ vectors).numpy()
-        upper_ritz, upper_vectors = _diagonalised(adjoint @ adjoint.T, damping)
-        upper = (gradients @ adjoint.T @ upper_vectors).numpy()
+            self._ritz_vectors = self._stored(whiten(self._sent))
+        lower = whiten(gradients @ self._sent).numpy()
+        upper_ritz, whiten_upper = adjoint.diagonalised(damping)
+        upper = whiten_upper(gradients @ adjoint.rows.T).numpy()
         response, perturbation = problem.response_rows, problem.perturbation_rows
         known = {}
         if self.knows_residuals:
-            fresh = adjoint @ self._waiting
+            fresh = adjoint.rows @ self._waiting
             outside = (gradients @ self._waiting).numpy()
             known = {
-                "residual_map": (vectors.T @ forward @ fresh).T.numpy(),
+                "residual_map": whiten((forward.rows @ fresh).T).numpy(),
                 "residual_response": outside[response],
                 "residual_perturbation": outside[perturbation],
-                "residual_upper": (upper_vectors.T @ fresh).numpy(),
+                "residual_upper": whiten_upper(fresh.T).T.numpy(),
                 "response_in_span": np.isin(response, perturbation),
             }
         return DampingPath(
@@ -214,28 +206,69 @@ class Subspace:
         return Solution(path=path, ritz=path.ritz, step=self.step(path), **extra)  # type: ignore[arg-type]
 
 
+class _Coordinates:
+    """Rows of coordinates in a growing basis, ``(n, n_basis)``, and their Gram matrix X."""
+
+    def __init__(self) -> None:
+        self.rows = torch.zeros(0, 0, dtype=torch.float64)
+        self.gram = torch.zeros(0, 0, dtype=torch.float64)
+        self._factors: dict[float, Tensor | None] = {}
+
+    def widen(self, n_basis: int) -> None:
+        """As many columns as the basis has vectors now."""
+        self.rows = _pad(self.rows, 0, n_basis - self.rows.shape[1])
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows ``(k, n_basis)``."""
+        self.rows = torch.cat([self.rows, rows])
+        among = rows @ self.rows.T
+        self.gram = _pad(self.gram, len(rows), len(rows))
+        self.gram[-len(rows) :], self.gram[:, -len(rows) :] = among, among.T
+        self._factors.clear()
+
+    def diagonalised(self, damping: float | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """``d`` and ``B ↦ BT`` with ``T diag(1/(d + λ)) Tᵀ = (X + λ)⁻¹``: its eigenvectors, for every λ, or of one
+        damping λ the inverse of a Cholesky factor, transposed."""
+        factor = None if damping is None else self._factor(damping)
+        if damping is not None and factor is not None:
+            flat = torch.full((len(self.rows),), 1.0 - damping, dtype=torch.float64)
+            return flat, lambda b: torch.linalg.solve_triangular(factor, b.T, upper=False).T
+        values, vectors = torch.linalg.eigh(self.gram)
+        return values.clamp(min=0), lambda b: b @ vectors
+
+    def solved(self, damping: float, right: Tensor) -> Tensor:
+        """``(X + λ)⁻¹`` times columns ``(n, k)``.
+
+        Raises:
+            torch.linalg.LinAlgError: X + λ is not positive definite to rounding.
+        """
+        factor = self._factor(damping)
+        if factor is None:
+            raise torch.linalg.LinAlgError(f"the metric of the subspace plus {damping:g} is not positive definite")
+        return torch.cholesky_solve(right, factor)
+
+    def _factor(self, damping: float) -> Tensor | None:
+        if damping not in self._factors:
+            shifted = self.gram.clone()
+            shifted.diagonal().add_(damping)
+            factor, failed = torch.linalg.cholesky_ex(shifted)
+            self._factors[damping] = None if int(failed) else factor
+        return self._factors[damping]
+
+
 def _pad(matrix: Tensor, rows: int, columns: int) -> Tensor:
     """The matrix with so many rows and columns of zeros added."""
     return torch.nn.functional.pad(matrix, (0, columns, 0, rows))
 
 
-def _diagonalised(matrix: Tensor, damping: float | None) -> tuple[Tensor, Tensor]:
-    """``d, T`` with ``T diag(1/(d + λ)) Tᵀ = (matrix + λ)⁻¹`` for a positive semidefinite matrix: its eigenvectors, for
-    every λ, or of one damping λ the inverse of a Cholesky factor, transposed."""
-    if damping is not None:
-        identity = torch.eye(len(matrix), dtype=torch.float64)
-        factor, failed = torch.linalg.cholesky_ex(matrix + damping * identity)
-        if not int(failed):
-            inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-            return torch.full((len(matrix),), 1.0 - damping, dtype=torch.float64), inverse.T
-    values, vectors = torch.linalg.eigh(matrix)
-    return values.clamp(min=0), vectors
-
-
-def _solve_shifted(matrix: Tensor, shift: float, right: Tensor) -> Tensor:
-    """``(matrix + shift)⁻¹ right`` for a positive semidefinite matrix, which is overwritten."""
-    matrix.diagonal().add_(shift)
-    return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
+def _orthonormal_rows(rows: Tensor, before: Tensor, factor: Tensor) -> Tensor:
+    """What a linear map makes of the next vectors of ``factor⁻¹Q``, given what it makes of the next stored ones
+    (``rows``) and of all that come before them there."""
+    done = len(before)
+    end = done + len(rows)
+    return torch.linalg.solve_triangular(
+        factor[done:end, done:end], rows - factor[done:end, :done] @ before, upper=False
+    )
 
 
 def galerkin(problem: Problem, rows: Tensor) -> Subspace:

@@ -2,10 +2,10 @@
 
 use super::stencil::{Stack, scaled_weights};
 use super::sweep::{Term, sweep};
-use super::vector::{LINE, Real};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::pool::Progress;
+use crate::vector::{LINE, Real};
 
 /// A one-parameter group of motions, by its velocity field `ξ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

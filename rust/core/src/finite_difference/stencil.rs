@@ -1,11 +1,11 @@
 //! Periodic first derivatives of stacks of planes.
 
 use super::sweep::{Term, sweep};
-use super::vector::Real;
 use super::weights::central_weights;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::pool::Progress;
+use crate::vector::Real;
 
 /// Axis of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

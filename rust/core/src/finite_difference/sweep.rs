@@ -1,7 +1,5 @@
 //! One pass over a stack of planes: every output row from a window of input rows that stays in the nearest cache.
 //!
-//! No closure touches a register: the compiler may leave one as a function of its own, without the instructions, and
-//! then every operation in it is a call.
 #![allow(unsafe_code)]
 
 use std::array::from_fn;
@@ -9,11 +7,11 @@ use std::array::from_fn;
 use rayon::prelude::*;
 
 use super::stencil::Stack;
-use super::vector::{LINE, Real, Vector};
 use super::window::{Reach, Window};
 use crate::error::Result;
-use crate::isa::{Isa, Kind};
+use crate::isa::Isa;
 use crate::pool::Progress;
+use crate::vector::{Kernel, LINE, Real, Vector};
 
 /// Elements of the rows that a thread takes at once.
 const BAND: usize = 1 << 16;
@@ -88,35 +86,7 @@ struct Part<'a, T, const W: usize> {
     streamed: bool,
 }
 
-impl<T: Real, const W: usize> Part<'_, T, W> {
-    fn dispatch(self, isa: Isa) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx512f,avx2,fma")]
-            unsafe fn avx512<T: Real, const W: usize>(part: Part<'_, T, W>) {
-                // SAFETY: as this function.
-                unsafe { part.run::<T::Avx512>() }
-            }
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2<T: Real, const W: usize>(part: Part<'_, T, W>) {
-                // SAFETY: as this function.
-                unsafe { part.run::<T::Avx2>() }
-            }
-            match isa.kind() {
-                // SAFETY: `Isa::available` found the features before it made this `Isa`.
-                Kind::Avx512 => return unsafe { avx512(self) },
-                // SAFETY: as above.
-                Kind::Avx2 => return unsafe { avx2(self) },
-                Kind::Portable => {}
-            }
-        }
-        let _ = isa;
-        // SAFETY: plain arrays need no instructions.
-        unsafe { self.run::<T::Portable>() }
-    }
-
-    /// # Safety
-    /// The machine has the instructions of `V`.
+impl<T: Real, const W: usize> Kernel<T> for Part<'_, T, W> {
     #[inline(always)]
     unsafe fn run<V: Vector<T>>(self) {
         let n = self.shape.1;

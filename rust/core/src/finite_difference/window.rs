@@ -1,7 +1,7 @@
 //! Consecutive rows of a periodic plane, side by side and padded with what lies beyond the seam.
 #![allow(unsafe_code)]
 
-use super::vector::{LINE, Real, Vector};
+use crate::vector::{LINE, Real, Vector};
 
 /// Which rows and how much beyond the seam a window keeps.
 #[derive(Clone, Copy)]

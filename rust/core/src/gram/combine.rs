@@ -1,22 +1,24 @@
 //! Combinations of very long rows: the other half of a block orthogonalisation.
+#![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
 use super::source::{Destination, ReadAhead, Rows};
 use crate::error::{Error, Result};
-use crate::isa::{Isa, Kind, dispatch};
+use crate::isa::Isa;
 use crate::pool::Progress;
+use crate::vector::{Kernel, LINE, Vector};
 
-/// Columns that a worker takes at a time: 4 KiB of `f64`, so that a group of source rows stays in the first-level cache.
+/// Columns that a worker takes at a time: 4 KiB of `f64`, so that a group of source rows fits the first-level cache.
 const WIDTH: usize = 512;
 
 /// Source rows that are added in one pass over a destination.
-const GROUP: usize = 4;
+const GROUP: usize = 8;
 
 /// `rows += coefficients · q` in `f64`: `rows` is `k × n_columns` and `coefficients` `k × n_rows` of `q`, row-major.
 ///
 /// Source rows are added in their order, so that the bits do not depend on the number of threads. A source row whose
-/// coefficients are all zero is not read, unless another one of its group of four is. Holds 16 KiB a thread.
+/// coefficients are all zero is not read, unless another one of its group of eight is. Holds 32 KiB a thread.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the lengths do not fit together, [`Error::Io`] from a file, [`Error::Interrupted`]; after
@@ -64,13 +66,14 @@ pub(super) fn combine_with(
 }
 
 struct Worker {
-    held: Vec<f64>,
+    held: Vec<[f64; LINE]>,
+    weights: Vec<[f64; GROUP]>,
     ahead: ReadAhead,
 }
 
 impl Worker {
     fn new() -> Self {
-        Self { held: vec![0.0; GROUP * WIDTH], ahead: ReadAhead::default() }
+        Self { held: vec![[0.0; LINE]; GROUP * WIDTH / LINE], weights: Vec::new(), ahead: ReadAhead::default() }
     }
 
     /// All of `groups` of source rows, from `column` on, into one panel.
@@ -87,39 +90,99 @@ impl Worker {
         let width = panel.first().map_or(0, |part| part.len());
         for &first in groups {
             let size = GROUP.min(n_rows - first);
-            for (k, to) in self.held.chunks_mut(WIDTH).enumerate() {
+            for (k, to) in self.held.chunks_mut(WIDTH / LINE).enumerate() {
+                let to = &mut to.as_flattened_mut()[..width];
                 if k < size {
                     self.ahead.restart(0, column + width, column + width);
-                    q.stretch(first + k, column, Destination::F64(&mut to[..width]), isa, &mut self.ahead)?;
+                    q.stretch(first + k, column, Destination::F64(to), isa, &mut self.ahead)?;
                 } else {
                     to.fill(0.0);
                 }
             }
-            let sources: [&[f64]; GROUP] = std::array::from_fn(|k| &self.held[k * WIDTH..k * WIDTH + width]);
-            for (part, row) in panel.iter_mut().zip(coefficients.chunks(n_rows)) {
-                let weights: [f64; GROUP] = std::array::from_fn(|k| if k < size { row[first + k] } else { 0.0 });
-                match isa.kind() {
-                    Kind::Portable => add_group(part, weights, sources, |c, x, sum| c * x + sum),
-                    _ => dispatch(isa, || add_group(part, weights, sources, f64::mul_add)),
-                }
+            self.weights.clear();
+            for row in coefficients.chunks(n_rows) {
+                let mut weights = [0.0; GROUP];
+                weights[..size].copy_from_slice(&row[first..first + size]);
+                self.weights.push(weights);
             }
+            let mut held = self.held.chunks(WIDTH / LINE);
+            let sources = std::array::from_fn(|_| held.next().unwrap_or_default());
+            Group { panel, weights: &self.weights, sources }.dispatch(isa);
         }
         Ok(())
     }
 }
 
+/// A group of source rows, one after the other in `sources`, into all rows of a panel.
+struct Group<'a, 'b> {
+    panel: &'a mut [&'b mut [f64]],
+    weights: &'a [[f64; GROUP]],
+    sources: [&'a [[f64; LINE]]; GROUP],
+}
+
+impl Kernel<f64> for Group<'_, '_> {
+    /// Line by line of the sources, which is read once for all rows.
+    #[inline(always)]
+    unsafe fn run<V: Vector<f64>>(self) {
+        let width = self.panel.first().map_or(0, |part| part.len());
+        let whole = width / LINE;
+        // SAFETY: as this function.
+        unsafe {
+            for at in 0..whole {
+                let (first, second) = load::<V>(&self.sources, at);
+                for (part, weights) in self.panel.iter_mut().zip(self.weights) {
+                    add(&mut part.as_chunks_mut().0[at], weights, first, second);
+                }
+            }
+            if whole * LINE < width {
+                let (first, second) = load::<V>(&self.sources, whole);
+                for (part, weights) in self.panel.iter_mut().zip(self.weights) {
+                    let to = &mut part[whole * LINE..];
+                    let mut line = [0.0; LINE];
+                    line[..to.len()].copy_from_slice(to);
+                    add(&mut line, weights, first, second);
+                    to.copy_from_slice(&line[..to.len()]);
+                }
+            }
+        }
+    }
+}
+
+/// Four lines by name: the compiler keeps an array of registers in memory.
+type Four<V> = (V, V, V, V);
+
+/// Line `at` of each source.
+///
+/// # Safety
+/// The machine has the instructions of `V`.
 #[inline(always)]
-fn add_group(
-    part: &mut [f64],
-    weights: [f64; GROUP],
-    sources: [&[f64]; GROUP],
-    multiply_add: impl Fn(f64, f64, f64) -> f64,
-) {
-    let [a, b, c, d] = sources.map(|source| &source[..part.len()]);
-    for (i, sum) in part.iter_mut().enumerate() {
-        let mut value = multiply_add(weights[0], a[i], *sum);
-        value = multiply_add(weights[1], b[i], value);
-        value = multiply_add(weights[2], c[i], value);
-        *sum = multiply_add(weights[3], d[i], value);
+unsafe fn load<V: Vector<f64>>([a, b, c, d, e, f, g, h]: &[&[[f64; LINE]]; GROUP], at: usize) -> (Four<V>, Four<V>) {
+    // SAFETY: as this function.
+    unsafe {
+        (
+            (V::load(&a[at]), V::load(&b[at]), V::load(&c[at]), V::load(&d[at])),
+            (V::load(&e[at]), V::load(&f[at]), V::load(&g[at]), V::load(&h[at])),
+        )
+    }
+}
+
+/// Weighted lines into another one, in their order.
+///
+/// # Safety
+/// The machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn add<V: Vector<f64>>(line: &mut [f64; LINE], w: &[f64; GROUP], first: Four<V>, second: Four<V>) {
+    // SAFETY: as this function.
+    unsafe {
+        let mut sum = V::load(line);
+        sum = V::splat(w[0]).multiply_add(first.0, sum);
+        sum = V::splat(w[1]).multiply_add(first.1, sum);
+        sum = V::splat(w[2]).multiply_add(first.2, sum);
+        sum = V::splat(w[3]).multiply_add(first.3, sum);
+        sum = V::splat(w[4]).multiply_add(second.0, sum);
+        sum = V::splat(w[5]).multiply_add(second.1, sum);
+        sum = V::splat(w[6]).multiply_add(second.2, sum);
+        sum = V::splat(w[7]).multiply_add(second.3, sum);
+        sum.store(line);
     }
 }

@@ -1,5 +1,7 @@
-//! Lines of sixteen elements: the few operations that the stencils are written in.
+//! Lines of sixteen elements: the few operations that stencils and combinations of rows are written in.
 #![allow(unsafe_code)]
+
+use crate::isa::{Isa, Kind};
 
 /// Elements of a line: what the widest register holds in `f32`, two of them in `f64`.
 pub const LINE: usize = 16;
@@ -40,6 +42,43 @@ pub trait Vector<T>: Copy {
         let (line, _) = lines.as_flattened()[LINE.wrapping_add_signed(shift)..].as_chunks();
         // SAFETY: as this function.
         unsafe { Self::load(&line[0]) }
+    }
+}
+
+/// Loops over lines, compiled once for each instruction set.
+///
+/// No closure in them touches a register: the compiler may leave one as a function of its own, without the instructions,
+/// and then every operation in it is a call.
+pub trait Kernel<T: Real>: Sized {
+    /// # Safety
+    /// The machine has the instructions of `V`.
+    unsafe fn run<V: Vector<T>>(self);
+
+    /// Run by the instructions of `isa`.
+    fn dispatch(self, isa: Isa) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            unsafe fn avx512<T: Real>(kernel: impl Kernel<T>) {
+                // SAFETY: as this function.
+                unsafe { kernel.run::<T::Avx512>() }
+            }
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2<T: Real>(kernel: impl Kernel<T>) {
+                // SAFETY: as this function.
+                unsafe { kernel.run::<T::Avx2>() }
+            }
+            match isa.kind() {
+                // SAFETY: `Isa::available` found the features before it made this `Isa`.
+                Kind::Avx512 => return unsafe { avx512(self) },
+                // SAFETY: as above.
+                Kind::Avx2 => return unsafe { avx2(self) },
+                Kind::Portable => {}
+            }
+        }
+        let _ = isa;
+        // SAFETY: plain arrays need no instructions.
+        unsafe { self.run::<T::Portable>() }
     }
 }
 
