@@ -7,7 +7,8 @@ from torch import nn
 
 import reference
 from engine_problems import conv_net, mini_batch
-from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.jacobian import Jacobian, PullBack
+from pdeinfl.engine.memory import chunked
 
 EPS = np.finfo(np.float64).eps
 
@@ -72,17 +73,43 @@ def test_both_products_are_linear_and_adjoint():
 def test_chunks_change_nothing_but_rounding(chunk, most):
     module, batch = conv_net(), mini_batch(5)
     whole, split = Jacobian(module, dtype=torch.float64), Jacobian(module, dtype=torch.float64)
-    split._chunks = dict.fromkeys(("jvp", "vjp", "gradients"), chunk)
+    split._fitting = {"jvp": chunk * most, "vjp": chunk * most, "gradients": chunk}
     split._most_examples = most
     assert_equal_to_rounding(products(whole, batch), products(split, batch), batch.targets.numel())
 
 
-def test_a_small_budget_shrinks_the_chunks_and_changes_nothing_but_rounding():
+def test_a_small_budget_shrinks_the_chunks_and_changes_nothing_but_rounding(monkeypatch):
     module, batch = conv_net(), mini_batch(5)
     whole, tight = Jacobian(module, dtype=torch.float64), Jacobian(module, dtype=torch.float64, memory_budget=1)
-    assert_equal_to_rounding(products(whole, batch), products(tight, batch), batch.targets.numel())
-    assert tight._examples_chunk(tight.place(batch)) == 1
-    assert set(tight._chunks.values()) == {1}
+    want, seen = products(whole, batch), []
+
+    def watched(n, chunk, work):
+        seen.append(chunk)
+        return chunked(n, chunk, work)
+
+    monkeypatch.setattr("pdeinfl.engine.jacobian.chunked", watched)
+    assert_equal_to_rounding(want, products(tight, batch), batch.targets.numel())
+    assert set(seen) == {1}
+
+
+def test_a_chunk_of_few_examples_says_nothing_about_many(monkeypatch):
+    """What fitted counts examples times directions: three examples at four directions are six at two."""
+    module, batch = conv_net(), mini_batch(6)
+    jacobian = Jacobian(module, dtype=torch.float64)
+    u = torch.randn(4, *batch.targets.shape, dtype=torch.float64)
+    call, seen = PullBack.__call__, []
+
+    def small(self, parameters, x, extras, cotangents):
+        if len(x) * len(cotangents) > 12:
+            raise MemoryError
+        seen.append((len(x), len(cotangents)))
+        return call(self, parameters, x, extras, cotangents)
+
+    monkeypatch.setattr(PullBack, "__call__", small)
+    jacobian.vjp(batch.select([0, 1, 2]), u[:, :3])
+    jacobian.vjp(batch, u)
+    jacobian.vjp(batch.select([0, 1, 2]), u[:, :3])
+    assert seen == [(3, 4), (6, 2), (6, 2), (3, 4)]
 
 
 def test_a_budget_bounds_what_a_chunk_saves():

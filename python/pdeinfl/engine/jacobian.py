@@ -105,7 +105,8 @@ class Jacobian:
         self._patterns = patterns
         self.memory_budget = memory_budget
         self._bytes_per_example: int | None = None
-        self._chunks: dict[str, int] = {}
+        # Of each kind of product, examples times directions that fitted where memory was short.
+        self._fitting: dict[str, int] = {}
         self._most_examples = sys.maxsize
         self.transforms = Transforms(type(self.parameters.module).__name__)
 
@@ -202,9 +203,8 @@ class Jacobian:
             out[:, part] = self.transforms.first_that_works("gradients", ways).transpose(0, 1)
 
         per_example = self._activation_bytes(batch) * 2 + k * self.n_parameters * out.element_size() * 2
-        chunk = self._chunks.get("gradients", max(1, min(int(self._budget() / per_example), 8)))
         with self._products():
-            self._in_chunks("gradients", n, chunk, work)
+            self._in_chunks("gradients", n, min(int(self._budget() / per_example), 8), 1, work)
         return out
 
     def jvp(self, batch: MiniBatch, tangents: Tensor) -> Tensor:
@@ -289,13 +289,11 @@ class Jacobian:
         extra_bytes: int,
     ) -> None:
         n_examples = self._examples_chunk(batch)
-        activations = min(n_examples, len(batch)) * self._activation_bytes(batch)
+        activations = n_examples * self._activation_bytes(batch)
         # A pull-back that is kept holds the activations of the examples once.
-        room = self._budget() - activations
-        chunk = self._chunks.get(kind, max(1, int(room / (2 * activations + extra_bytes))))
+        chunk = int((self._budget() - activations) / (2 * activations + extra_bytes))
         if self.device.type == "cpu":
-            chunk = max(1, min(chunk, round(_CPU_PRODUCTS / activations)))
-        self._chunks[kind] = chunk
+            chunk = min(chunk, round(_CPU_PRODUCTS / activations))
 
         def run(examples: slice, first: int) -> None:
             work, done = work_on(examples), first
@@ -307,7 +305,7 @@ class Jacobian:
 
             n = examples.stop - examples.start
             try:
-                self._in_chunks(kind, k - first, self._chunks[kind], counted)
+                self._in_chunks(kind, k - first, chunk, n, counted)
                 return
             except MemoryError:
                 if n == 1:
@@ -321,13 +319,14 @@ class Jacobian:
             for start in range(0, len(batch), n_examples):
                 run(slice(start, min(start + n_examples, len(batch))), 0)
 
-    def _in_chunks(self, kind: str, n: int, most: int, work: Callable[[slice], None]) -> None:
-        """Work on ``range(n)`` in equal shares of at most ``most``; where memory was short, what fitted is kept as this
-        kind's chunk (few items say nothing about how many fit)."""
-        share = _equal_share(n, most)
-        fitted = chunked(n, share, work)
+    def _in_chunks(self, kind: str, k: int, most: int, n_examples: int, work: Callable[[slice], None]) -> None:
+        """Work on ``range(k)`` in equal shares of at most ``most`` and of what fitted before; where memory is short,
+        what fits is kept (few items say nothing about how many fit)."""
+        most = min(most, self._fitting.get(kind, sys.maxsize) // n_examples)
+        share = _equal_share(k, max(1, most))
+        fitted = chunked(k, share, work)
         if fitted < share:
-            self._chunks[kind] = fitted
+            self._fitting[kind] = fitted * n_examples
 
     def _examples_chunk(self, batch: MiniBatch) -> int:
         bytes_each = self._activation_bytes(batch)
