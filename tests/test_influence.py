@@ -459,7 +459,8 @@ def test_what_responds_by_default_is_what_the_channels_have(channels, names):
 
 
 @pytest.mark.parametrize(
-    ("device", "match"), [("cudda", "`device` must name a device"), ("cuda:77", "this machine has")]
+    ("device", "match"),
+    [("cudda", "`device` must name a device"), ("cuda:77", "this machine has"), ("meta", "must hold numbers")],
 )
 def test_devices_that_are_not_there_are_refused(device, match):
     with pytest.raises(ValueError, match=match) as caught:

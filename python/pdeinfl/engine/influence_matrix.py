@@ -169,6 +169,8 @@ def influence(
         losses = SMSE().bind(response_batch.channel_names)(prediction, *_exact_fields(exact, response_batch))
         narrow = products in ("tf32", "bfloat16")
         operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
+        if jacobian.is_zero(operator.batch):
+            raise ValueError("the module's output does not depend on its parameters: is its forward under no_grad?")
         # `krylov` and `dense` find the largest eigenvalue on the way; the others need not.
         relative = solver != "dense" and any(d.is_relative for d in dampings)
         if lambda_max is None and (relative or solver not in ("dense", "krylov")):
@@ -295,8 +297,6 @@ class _Work:
         """By a solver that holds all gradients: the measured rounding of products and of gradients, and H."""
         (response, response_batch), (perturbation, batch) = self.response, self.perturbation
         gradients = gradient_set(self.jacobian, self.exact, response, response_batch, perturbation, batch)
-        if not bool(gradients.rows.any()) and self.jacobian.is_zero(self.metric.batch):
-            raise ValueError("the module's output does not depend on its parameters: is its forward under no_grad?")
         self.report(f"{len(gradients.rows)} gradients of {self.jacobian.n_parameters} parameters")
         self.metric.n_vjp += gradients.n_products
         wide = self.jacobian.dtype == torch.float64

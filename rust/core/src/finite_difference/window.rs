@@ -12,6 +12,12 @@ pub(super) struct Reach {
     pub(super) columns: usize,
 }
 
+impl Reach {
+    fn n_rows(self) -> usize {
+        2 * self.rows + 1
+    }
+}
+
 /// The rows around a current one. Each starts on a cache line.
 pub(super) struct Window<'a, T> {
     plane: &'a [T],
@@ -42,7 +48,7 @@ impl<'a, T: Real> Window<'a, T> {
         current: usize,
         memory: &'a mut Vec<T>,
     ) -> Self {
-        let n_rows = 2 * reach.rows + 1;
+        let n_rows = reach.n_rows();
         let stride = LINE + shape.1.next_multiple_of(LINE) + LINE;
         if memory.len() < n_rows * stride + LINE {
             memory.resize(n_rows * stride + LINE, T::default());
@@ -63,9 +69,8 @@ impl<'a, T: Real> Window<'a, T> {
     /// The machine has the instructions of `V`.
     #[inline(always)]
     pub(super) unsafe fn advance<V: Vector<T>>(&mut self) {
-        let last = 2 * self.reach.rows;
         let oldest = self.top;
-        self.top = if self.top == last { 0 } else { self.top + 1 };
+        self.top = if self.top + 1 == self.reach.n_rows() { 0 } else { self.top + 1 };
         // SAFETY: as this function.
         unsafe { self.load::<V>(oldest) };
     }
@@ -104,7 +109,7 @@ impl<'a, T: Real> Window<'a, T> {
     #[inline(always)]
     fn start(&self, down: isize) -> usize {
         let slot = self.top + self.reach.rows.wrapping_add_signed(down);
-        let n_rows = 2 * self.reach.rows + 1;
+        let n_rows = self.reach.n_rows();
         (if slot < n_rows { slot } else { slot - n_rows }) * self.stride + LINE
     }
 
