@@ -18,10 +18,10 @@ def stacked(basis):
     return torch.cat(basis._blocks).double()
 
 
-def extended(basis, rows):
+def extended(basis, rows, floor=0.0):
     """The coordinates, after the checks that hold for any rows: Q orthonormal, its factor, the rows reproduced."""
     rows = rows.to(basis.dtype)
-    coordinates = basis.extend(rows, 0.0)
+    coordinates = basis.extend(rows, floor)
     q, eps = stacked(basis), torch.finfo(basis.dtype).eps
     identity = torch.eye(len(q), dtype=torch.float64)
     gram = q @ q.T
@@ -30,8 +30,8 @@ def extended(basis, rows):
     assert coordinates.shape == (len(rows), len(basis))
     left = rows.double() - coordinates @ q
     size = float(torch.linalg.vector_norm(rows.double(), dim=1).max())
-    # What may be dropped: a direction at the storage dtype's rounding of the longest row, or √eps of it (see `extend`).
-    assert float(torch.linalg.vector_norm(left, dim=1).max()) <= (8 * eps + 2 * np.finfo(float).eps ** 0.5) * size
+    # What may be dropped: directions of a few eps of the longest row, each or below the floor.
+    assert float(torch.linalg.vector_norm(left, dim=1).max()) <= len(rows) * max(floor, 8 * eps * size)
     return coordinates
 
 
@@ -78,3 +78,21 @@ def test_directions_below_the_floor_are_dropped():
     basis = Basis(LENGTH, torch.float64, torch.device("cpu"))
     rows = torch.linalg.qr(random(LENGTH, 3)).Q.T * torch.tensor([[1.0], [1e-3], [1e-6]], dtype=torch.float64)
     assert basis.extend(rows, 1e-4).shape == (3, 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [4, 200])
+@pytest.mark.parametrize("seed", range(12))
+def test_dependent_rows_add_their_rank(dtype, length, seed):
+    """Copies, multiples and sums of rows: what is left of one below the rounding of another is no direction."""
+    generator = np.random.default_rng(seed)
+    whole = torch.from_numpy(generator.integers(-2, 3, (7, length)).astype(float))
+    unit = random(3, length, seed=seed)[torch.from_numpy(generator.integers(0, 3, 7))]
+    unit /= torch.linalg.vector_norm(unit, dim=1, keepdim=True)
+    for rows in (whole, unit, torch.cat([whole, -2 * whole]), unit + 3 * unit.roll(1, 0)):
+        basis = Basis(length, dtype, torch.device("cpu"))
+        floor = 64 * torch.finfo(dtype).eps * float(torch.linalg.matrix_norm(rows))
+        extended(basis, rows, floor)
+        assert len(basis) == np.linalg.matrix_rank(rows.numpy())
+        extended(basis, rows.flip(0), floor)
+        assert len(basis) == np.linalg.matrix_rank(rows.numpy())

@@ -21,6 +21,8 @@ _PANEL = 1 << 16
 _CLEAN = 8
 # Squared length that a unit vector must keep when what it holds of the old ones is taken out.
 _SOUND = 0.5
+# Squared norm, of the longest direction's, that an eigendecomposition of float64 products resolves well.
+_RESOLVED = 1e-12
 
 
 def inner(a: Tensor, b: Tensor | list[Tensor], products: str = "float64") -> Tensor:
@@ -157,8 +159,8 @@ class Basis:
         they miss is found by the second. An eigendecomposition of what is left drops directions of norm at most
         ``floor`` (the rounding of the products that made the rows). The second pass measures in float64 what the rows,
         as they are stored, hold of the old vectors. Only where that is more than ``8·eps`` it is taken out, and what
-        becomes shorter than √½ by that dropped: it was rounding of the first pass, as where the space is exhausted,
-        less than √eps of the longest row.
+        becomes shorter than √½ by that dropped: it was rounding of the first pass, as where the space is exhausted.
+        Directions a millionth of the longest one and shorter take another turn, from what is left without that one.
 
         Args:
             rows: ``(k, K)``, any floating dtype. floor: absolute norm below which a direction is noise.
@@ -171,10 +173,10 @@ class Basis:
         work = rows.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
         eps = torch.finfo(self.dtype).eps
         # What rounding to the storage dtype leaves of the old span must not pass for a new direction.
-        noise = 4 * eps * float(torch.linalg.vector_norm(work, dim=1).max())
+        floor = max(floor, 4 * eps * float(torch.linalg.vector_norm(work, dim=1).max()))
         coordinates = self._inner(work, str(self.dtype).removeprefix("torch."))
         self.subtract(work, coordinates)
-        fresh, weights = _split(work, max(floor, noise) ** 2, eps)
+        fresh, weights, is_left = _split(work, floor**2, eps)
         for is_last in (False, False, True):
             if not len(fresh):
                 return coordinates
@@ -184,16 +186,24 @@ class Basis:
                 break
             self.subtract(fresh, among)
             coordinates += weights @ among
-            fresh, change = _split(fresh, _SOUND, eps)
+            fresh, change, _ = _split(fresh, _SOUND, eps)
             weights = weights @ change
         self.append(stored, among)
-        return torch.cat([coordinates, weights], 1)
+        coordinates = torch.cat([coordinates, weights], 1)
+        if is_left:
+            rest = rows.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+            self.subtract(rest, coordinates)
+            more = self.extend(rest, floor)
+            coordinates = torch.nn.functional.pad(coordinates, (0, more.shape[1] - coordinates.shape[1])) + more
+        return coordinates
 
 
-def _split(rows: Tensor, least: float, eps: float) -> tuple[Tensor, Tensor]:
-    """Directions of squared norm above ``least``, orthonormal to about ``eps``, and the rows' coordinates in them."""
+def _split(rows: Tensor, least: float, eps: float) -> tuple[Tensor, Tensor, bool]:
+    """Directions of squared norm above ``least``, orthonormal to about ``eps``, the rows' coordinates in them, and
+    whether shorter ones are left, which the products of the longest hide."""
     sizes, vectors = torch.linalg.eigh(inner(rows, rows))
-    keep = sizes > least
+    keep = sizes > max(least, _RESOLVED * float(sizes[-1]))
+    is_left = bool((sizes[~keep] > least).any())
     root, vectors = sizes[keep].sqrt(), vectors[:, keep]
     directions, coordinates = (vectors / root).T.to(rows.device) @ rows, vectors * root
     # Rounding of the long ones is as much larger in the short ones.
@@ -201,4 +211,4 @@ def _split(rows: Tensor, least: float, eps: float) -> tuple[Tensor, Tensor]:
         factor = torch.linalg.cholesky(inner(directions, directions))
         directions = torch.linalg.inv(factor).to(rows.device) @ directions
         coordinates = coordinates @ factor
-    return directions, coordinates
+    return directions, coordinates, is_left
