@@ -200,6 +200,10 @@ def test_no_verdict_where_the_untrained_network_reads_the_same_or_nothing_was_le
     good = replace(moved, one_step_error=0.1, untrained_error=1.0)
     assert "looks like" in wording.meaning(good)
     assert wording.error_text(good) == "SMSE 0.1 on the mini-batches examined; the untrained network's is 1"
+    copied = replace(good, persistence_error=0.08)
+    assert wording.error_text(copied).endswith("the untrained network's is 1; copying the input's is 0.08")
+    assert "not below that of copying the input" in wording.meaning(copied)
+    assert "looks like" in wording.meaning(replace(good, persistence_error=0.12))
     assert wording.error_text(moved) == ""
 
 
@@ -358,9 +362,9 @@ def test_answer_of_a_built_report_changes_with_the_influence(tmp_path):
     assert locked.summaries[0].class_locking.trained.value > 0.9
     assert shared.summaries[0].class_locking.trained.value < 0.2
     answers = [read(c, tmp_path / str(k))[1].text.split("How to read this")[0] for k, c in enumerate((locked, shared))]
-    assert "at most a tenth of what its own class does" in answers[0]
+    assert "at most a tenth of what the example itself does" in answers[0]
     assert "more than half" not in answers[0]
-    assert "more than half of what its own class does" in answers[1]
+    assert "more than half of what the example itself does" in answers[1]
     assert "at most a tenth" not in answers[1]
 
 

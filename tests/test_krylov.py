@@ -216,6 +216,23 @@ def test_a_matrix_that_rounding_made_indefinite_is_diagonalised():
     assert torch.allclose(vectors @ vectors.T, torch.eye(2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("options", [{}, {"solver": "cg"}, {"solver": "craigmr"}, {"audit": 8}], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(4))
+def test_more_gradients_than_parameters_are_taken(options, dtype, seed):
+    """Of a bias alone: rows of every block depend on each other."""
+    module, batch = conv_net(width=3, seed=seed), mini_batch(4, seed=seed + 1)
+    truth = Exact(module, batch, names=("2.bias",))
+    damping = 1e-3 * truth.top
+    found = pi.influence(module, batch, ("smse", "mass"), ("smse", "mass"), damping=damping, parameters="2.bias",
+                         product_dtype=dtype, **options)  # fmt: skip
+    assert found.converged
+    for i, response in enumerate(("smse", "mass")):
+        for j, perturbation in enumerate(("smse", "mass")):
+            h, room = truth.influence(response, perturbation, damping)
+            assert bool((np.abs(found.values[i, j] - h) <= found.error_bound[i, j] + room).all())
+
+
 @pytest.mark.parametrize("relative", [1e-6, 1e-8, 1e-9, 1e-10, 6e-11, 1e-11, 1e-12])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bounds_hold_far_below_what_products_resolve(relative, dtype):

@@ -1,7 +1,9 @@
 """Chunks that shrink when memory runs out."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +148,21 @@ def test_a_metric_whose_batch_does_not_fit_holds_no_activations(monkeypatch):
     got = fresh.adjoint(u)
     assert fresh._pull_back._pull is None
     assert torch.allclose(got, want, rtol=0, atol=64 * np.finfo(float).eps * float(got.abs().max()))
+
+
+def test_activations_go_with_the_metric_that_kept_them():
+    """By counting references, without waiting for the garbage collector: on a GPU nobody would call it in time."""
+    metric = Metric(Jacobian(conv_net()), mini_batch(3))
+    gc.collect()
+    gc.disable()
+    try:
+        metric.adjoint(torch.randn(2, metric.n_outputs))
+        kept = weakref.ref(metric._pull_back)
+        assert kept() is not None
+        del metric
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_small_block_does_not_narrow_the_next(monkeypatch):

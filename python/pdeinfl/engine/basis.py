@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pdeinfl import _core
 from pdeinfl.engine.memory import return_freed_memory
+from pdeinfl.engine.precision import float32_products
 from pdeinfl.engine.threads import num_threads
 
 # Columns of a panel in which long vectors are updated in float64.
@@ -37,10 +38,11 @@ def inner(a: Tensor, b: Tensor | list[Tensor], products: str = "float64") -> Ten
         return torch.from_numpy(_core.cross_gram(a.contiguous().numpy(), stacked, products, num_threads()))
     dtype = getattr(torch, products)
     out = torch.zeros(len(a), sum(len(block) for block in blocks), dtype=torch.float64, device=a.device)
-    for start in range(0, a.shape[1], _PANEL * 16):
-        part = slice(start, start + _PANEL * 16)
-        left = a[:, part].to(dtype)
-        out += torch.cat([left @ block[:, part].to(a.device, dtype).T for block in blocks], 1)
+    with float32_products("float32", a.device):
+        for start in range(0, a.shape[1], _PANEL * 16):
+            part = slice(start, start + _PANEL * 16)
+            left = a[:, part].to(dtype)
+            out += torch.cat([left @ block[:, part].to(a.device, dtype).T for block in blocks], 1)
     return out.cpu()
 
 
@@ -111,9 +113,14 @@ class Basis:
         return_freed_memory()
         return torch.from_numpy(np.load(path, mmap_mode="r+"))
 
-    def last(self) -> Tensor:
-        """The block appended last."""
-        return self._blocks[-1]
+    def since(self, start: int) -> Tensor:
+        """The rows from ``start``, the first of a block, on: ``(r − start, K)``, on the device."""
+        blocks: list[Tensor] = []
+        n = len(self)
+        while n > start:
+            blocks.insert(0, self._blocks[-1 - len(blocks)].to(self.device))
+            n -= len(blocks[0])
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
     def inner(self, rows: Tensor) -> Tensor:
         """``rows · Qᵀ`` with float64 products: ``(k, r)``, on the CPU."""

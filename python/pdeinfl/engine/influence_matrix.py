@@ -166,7 +166,7 @@ def influence(
                 predict(exact, given_batch)
         prediction = predict(exact, response_batch)
         refuse_mixing(exact, response_batch, prediction)
-        losses = SMSE().bind(response_batch.channel_names)(prediction, *_exact_fields(exact, response_batch))
+        losses, persistence = _losses(prediction, exact.place(response_batch))
         narrow = products in ("tf32", "bfloat16")
         operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
         if jacobian.is_zero(operator.batch):
@@ -242,7 +242,8 @@ def influence(
         product_error=product_error,
         gradient_error=gradient_error,
         tol=tol,
-        losses=losses.double().cpu().numpy(),
+        losses=losses,
+        persistence_losses=persistence,
         input_distance=distance,
         run=run,
         seed=seed,
@@ -319,7 +320,9 @@ class _Work:
             seed=self.seed,
             report=self.report,
         )
-        return noise, gradients.rounding, solve(solver, problem, **options)
+        solution = solve(solver, problem, **options)
+        self.metric.release()
+        return noise, gradients.rounding, solution
 
     def sketched(self, solver: str, options: Mapping[str, Any]) -> tuple[float, float, Solution]:
         """By `sketch`, which holds none; the rounding of its rows is part of its estimate."""
@@ -349,9 +352,14 @@ def _labels(batch: MiniBatch) -> Labels:
     return Labels(batch.class_ids, batch.trajectory_ids, batch.times, batch.class_names)
 
 
-def _exact_fields(exact: Jacobian, batch: MiniBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    placed = exact.place(batch)
-    return placed.targets, placed.inputs
+def _losses(prediction: torch.Tensor, batch: MiniBatch) -> tuple[np.ndarray, np.ndarray | None]:
+    """SMSE of each example, and that of its (last) input frame; None where the input is no state."""
+    smse = SMSE().bind(batch.channel_names)
+    n_channels = batch.targets.shape[1]
+    last = batch.inputs[:, -n_channels:]
+    states = [prediction] + ([last] if last.shape == batch.targets.shape else [])
+    losses = [smse(state, batch.targets, batch.inputs).double().cpu().numpy() for state in states]
+    return losses[0], losses[1] if len(losses) > 1 else None
 
 
 def _input_distance(response: MiniBatch, perturbation: MiniBatch) -> np.ndarray | None:

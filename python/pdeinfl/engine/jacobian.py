@@ -295,29 +295,39 @@ class Jacobian:
         if self.device.type == "cpu":
             chunk = min(chunk, round(_CPU_PRODUCTS / activations))
 
-        def run(examples: slice, first: int) -> None:
-            work, done = work_on(examples), first
-
-            def counted(part: slice) -> None:
-                nonlocal done
-                work(slice(first + part.start, first + part.stop))
-                done = first + part.stop
-
-            n = examples.stop - examples.start
-            try:
-                self._in_chunks(kind, k - first, chunk, n, counted)
-                return
-            except MemoryError:
-                if n == 1:
-                    raise
-            # Not even one direction fits: the ones that are not done see the examples in two halves.
-            self._most_examples = n // 2
-            run(slice(examples.start, examples.start + n // 2), done)
-            run(slice(examples.start + n // 2, examples.stop), done)
-
+        parts = [slice(n, min(n + n_examples, len(batch))) for n in range(0, len(batch), n_examples)]
+        waiting = [(part, 0) for part in reversed(parts)]
         with self._products():
-            for start in range(0, len(batch), n_examples):
-                run(slice(start, min(start + n_examples, len(batch))), 0)
+            while waiting:
+                examples, first = waiting.pop()
+                n = examples.stop - examples.start
+                done = self._directions(kind, work_on(examples), slice(first, k), chunk, n)
+                if done < k:
+                    # Not even one direction fits: the ones that are not done see the examples in two halves.
+                    self._most_examples, middle = n // 2, examples.start + n // 2
+                    waiting += [(slice(middle, examples.stop), done), (slice(examples.start, middle), done)]
+
+    def _directions(
+        self, kind: str, work: Callable[[slice], None], directions: slice, chunk: int, n_examples: int
+    ) -> int:
+        """Work on directions for some examples, in chunks; up to which one they are done.
+
+        Raises:
+            MemoryError: one direction of one example does not fit.
+        """
+        done = directions.start
+
+        def counted(part: slice) -> None:
+            nonlocal done
+            work(slice(directions.start + part.start, directions.start + part.stop))
+            done = directions.start + part.stop
+
+        try:
+            self._in_chunks(kind, directions.stop - directions.start, chunk, n_examples, counted)
+        except MemoryError:
+            if n_examples == 1:
+                raise
+        return done
 
     def _in_chunks(self, kind: str, k: int, most: int, n_examples: int, work: Callable[[slice], None]) -> None:
         """Work on ``range(k)`` in equal shares of at most ``most`` and of what fitted before; where memory is short,
@@ -351,7 +361,7 @@ class Jacobian:
             def count(t: Tensor) -> Tensor:
                 nonlocal total
                 total += t.numel() * t.element_size()
-                return t
+                return t.detach()  # the output itself would hold its own graph
 
             with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
                 self._first_output(batch)

@@ -58,6 +58,10 @@ class Metric:
         shaped = cotangents.reshape(len(cotangents), *self.output_shape)
         return self.jacobian.vjp(self.batch, shaped, self._pull_back).mul_(math.sqrt(self.scale))
 
+    def release(self) -> None:
+        """Let the activations go that adjoint products of this mini-batch have kept; the next one makes them again."""
+        self._pull_back.clear()
+
     def apply(self, vectors: Tensor) -> Tensor:
         """``A v`` for each row: ``(k, P) → (k, P)``."""
         return self.adjoint(self.forward(vectors))

@@ -51,8 +51,8 @@ class Influence:
             asked for, else (value, low, high).
         audit: the check of some right-hand sides with float64 products; None where it was not asked for.
         product_error, gradient_error: measured relative rounding of products and of gradients.
-        losses: SMSE of the response examples, ``(n_response,)``; input_distance: MATH §5, ``(n_response,
-            n_perturbation)``; both None where unknown.
+        losses: SMSE of the response examples, ``(n_response,)``; persistence_losses: the same of a prediction that
+            nothing changes; input_distance: MATH §5, ``(n_response, n_perturbation)``; each None where unknown.
         settings: everything else that decided the numbers, JSON-able.
     """
 
@@ -78,6 +78,7 @@ class Influence:
     gradient_error: float = 0.0
     tol: float = 0.0
     losses: np.ndarray | None = None
+    persistence_losses: np.ndarray | None = None
     input_distance: np.ndarray | None = None
     run: str = ""
     seed: int = 0

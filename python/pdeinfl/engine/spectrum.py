@@ -87,7 +87,7 @@ def leading_eigenvalues(
     start = torch.randn(block, operator.n_parameters, generator=generator, dtype=torch.float64)
     q, u = _bases(operator)
     q.extend(start.to(device), 0.0)
-    fresh = q.last()
+    fresh = q.since(0)
     forward = torch.zeros(0, 0, dtype=torch.float64)
     while True:
         image = operator.forward(fresh)
@@ -102,7 +102,7 @@ def leading_eigenvalues(
         n_q = len(q)
         residuals = np.zeros(min(k, len(sigma)))
         if len(u) > before and n_q < operator.n_parameters:
-            adjoint = q.extend(operator.adjoint(u.last()), noise * top)
+            adjoint = q.extend(operator.adjoint(u.since(before)), noise * top)
             grown = len(q) - n_q
             if grown:
                 coupling = right[:, before:] @ adjoint[:, n_q:]
@@ -114,7 +114,7 @@ def leading_eigenvalues(
         done = len(values) == k and bool((residuals[:k] <= rtol * values[0]).all())
         if done or not grown or spent >= max_products:
             return LeadingEigenvalues(values, residuals, spent)
-        fresh = q.last()
+        fresh = q.since(n_q)
         if n_q + len(fresh) > limit:
             keep = min(max(k + block, limit // 2), len(sigma), limit - len(fresh))
             ritz = q.combine(torch.nn.functional.pad(left[:, :keep].T, (0, grown)))

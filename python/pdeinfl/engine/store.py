@@ -33,6 +33,7 @@ _ARRAYS = (
     "gradient_overlap",
     "ritz_values",
     "losses",
+    "persistence_losses",
     "input_distance",
 )
 _NUMBERS = ("damping", "lambda_max", "subspace_dof", "product_error", "gradient_error", "tol")

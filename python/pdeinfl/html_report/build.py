@@ -28,6 +28,7 @@ from pdeinfl.html_report.measures import (
     holds_pair,
     measure,
     one_step_error,
+    own_is_self,
     relative_damping,
 )
 from pdeinfl.html_report.run_figures import damping_figure, influence_figures, other_figures
@@ -167,6 +168,8 @@ def _summary(
         observable=options.response,
         one_step_error=one_step_error(results),
         untrained_error=one_step_error(controls),
+        persistence_error=one_step_error(results, "persistence_losses"),
+        own_is_self=own_is_self(results, options),
     )
 
 

@@ -73,7 +73,8 @@ class SurrogateSummary:
         estimated: the error of some matrix is an estimate (a sketch) instead of a certificate.
         observable: name of the response that the numbers are about.
         one_step_error, untrained_error: SMSE of single predictions, median over the mini-batches, of the trained and of
-            the untrained networks; NaN where unknown.
+            the untrained networks; persistence_error: of the prediction that nothing changes; NaN where unknown.
+        own_is_self: what a class does to itself, in class locking, is what its examples do to themselves.
     """
 
     name: str
@@ -92,11 +93,18 @@ class SurrogateSummary:
     observable: str = "smse"
     one_step_error: float = math.nan
     untrained_error: float = math.nan
+    persistence_error: float = math.nan
+    own_is_self: bool = False
 
     @property
     def has_learned(self) -> bool:
         """The one-step error is below half of the untrained network's, or one of the two is not known."""
         return not self.one_step_error >= LEARNED_RATIO * self.untrained_error
+
+    @property
+    def beats_persistence(self) -> bool:
+        """The one-step error is below that of copying the input, or one of the two is not known."""
+        return not self.one_step_error >= self.persistence_error
 
 
 @dataclass(frozen=True)

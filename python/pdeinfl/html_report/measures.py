@@ -61,10 +61,21 @@ def holds_pair(result: Influence, options: ReportOptions) -> bool:
     return options.response in result.response_names and options.perturbation in result.perturbation_names
 
 
-def one_step_error(results: Sequence[Influence]) -> float:
-    """SMSE of single predictions: mean over the responses, median over the results; NaN where unknown."""
-    means = [float(np.mean(r.losses)) for r in results if r.losses is not None and r.losses.size]
+def one_step_error(results: Sequence[Influence], of: str = "losses") -> float:
+    """SMSE of single predictions (or ``persistence_losses``): mean over the responses, median over the results; NaN
+    where unknown."""
+    losses = [getattr(r, of) for r in results]
+    means = [float(np.mean(one)) for one in losses if one is not None and one.size]
     return float(np.median(means)) if means else float("nan")
+
+
+def own_is_self(results: Sequence[Influence], options: ReportOptions) -> bool:
+    """Whether all that a class does to itself, in the class matrix, is what an example does to itself: at equal times,
+    with one trajectory of each class."""
+    if options.style != "pooled":
+        return False
+    labels = [zip(r.perturbation_labels.class_ids, r.perturbation_labels.trajectory_ids, strict=True) for r in results]
+    return all(len({k for k, _ in pairs}) == len(pairs) for pairs in map(set, labels))
 
 
 def counts(results: Sequence[Influence]) -> tuple[int, int, bool]:

@@ -40,17 +40,22 @@ def class_phrase(summary: SurrogateSummary) -> str:
     estimate = summary.class_locking.trained
     if math.isnan(estimate.value):
         return f"whether it crosses between classes could not be determined ({estimate.missing or 'no value'})"
-    number = f"class locking {decimal(estimate.value)}"
+    number, own = f"class locking {decimal(estimate.value)}", _own(summary)
     decided = estimate.side(LOCKING_THRESHOLD)
     if decided > 0:
         if estimate.value > 1:
             return f"on balance works against the other classes ({number})"
         share = "at most a tenth" if estimate.value >= 0.9 else "less than half"
-        return f"another class feels {share} of what its own class does ({number})"
+        return f"another class feels {share} of what {own} does ({number})"
     if decided < 0:
         share = "at least nine tenths" if estimate.value <= 0.1 else "more than half"
-        return f"another class feels {share} of what its own class does ({number})"
-    return f"whether another class feels more than half of what its own class does is undecided ({number})"
+        return f"another class feels {share} of what {own} does ({number})"
+    return f"whether another class feels more than half of what {own} does is undecided ({number})"
+
+
+def _own(summary: SurrogateSummary) -> str:
+    """What class locking compares the other classes with."""
+    return "the example itself" if summary.own_is_self else "its own class"
 
 
 def headline(summary: SurrogateSummary) -> str:
@@ -61,16 +66,16 @@ def headline(summary: SurrogateSummary) -> str:
 
 
 _CLASS_BY_CLASS = (
-    "An example helps its neighbours in time along its own kind of trajectory, and each other kind less than half as "
-    "much. This is what learning each class by itself looks like: do not count on initial conditions unlike those in "
-    "the training set; test them."
+    "An example helps its neighbours in time along its own kind of trajectory, and other kinds much less. This is what "
+    "learning each class by itself looks like: do not count on initial conditions unlike those in the training set; "
+    "test them."
 )
 _ONE_RULE = (
     "An example helps its neighbours in time and trajectories of other classes. This is what learning one "
     "time-stepping rule for all classes looks like."
 )
 _MEMORISED = (
-    "An example helps itself, hardly its neighbours in time, and each other class less than half as much. This is what "
+    "An example helps itself, hardly its neighbours in time, and other classes much less. This is what "
     "memorisation looks like: low training error then says little about other times or other initial conditions; test "
     "both."
 )
@@ -87,6 +92,11 @@ def meaning(summary: SurrogateSummary) -> str:
         return (
             "But its one-step error is not below half of the untrained network's: it has learned little, and the "
             "reading says little of how. Train longer first."
+        )
+    if not summary.beats_persistence:
+        return (
+            "But its one-step error is not below that of copying the input: it has not learned to step forward, and "
+            "the reading says nothing about the dynamics. Train longer first."
         )
     if _reads_like_untrained(summary):
         return (
@@ -105,8 +115,8 @@ def meaning(summary: SurrogateSummary) -> str:
         0: "Whether an example helps its neighbours in time is undecided",
     }[key[0]]
     crossing = {
-        1: "another class feels less than half of what its own class does",
-        -1: "another class feels more than half of what its own class does",
+        1: f"another class feels less than half of what {_own(summary)} does",
+        -1: f"another class feels more than half of what {_own(summary)} does",
         0: "whether it helps the other classes is undecided",
     }[key[1]]
     named = (("coherence time", time, TIME_THRESHOLD), ("class locking", locking, LOCKING_THRESHOLD))
@@ -130,8 +140,8 @@ def error_text(summary: SurrogateSummary) -> str:
     """The SMSE of single predictions beside the untrained network's; empty where it is not known."""
     if math.isnan(summary.one_step_error):
         return ""
-    control = summary.untrained_error
-    beside = "" if math.isnan(control) else f"; the untrained network's is {significant(control)}"
+    others = (("the untrained network's", summary.untrained_error), ("copying the input's", summary.persistence_error))
+    beside = "".join(f"; {whose} is {significant(error)}" for whose, error in others if not math.isnan(error))
     return f"SMSE {significant(summary.one_step_error)} on the mini-batches examined{beside}"
 
 

@@ -69,7 +69,7 @@ class Subspace:
         coordinates = self.q.extend(rows, noise)
         n_fresh = len(self.q) - before
         if n_fresh:
-            fresh = self.q.last().to(self.problem.gradients.device)
+            fresh = self.q.since(before)
             cross = _orthonormal_rows(inner(fresh, self.problem.gradients), self._gradients.T, self.q.factor)
             self._gradients = torch.cat([self._gradients, cross.T], 1)
             self._sent = _pad(self._sent, n_fresh, 0)
@@ -83,7 +83,7 @@ class Subspace:
         before = len(self.u)
         coordinates = self.u.extend(rows, noise)
         if len(self.u) > before:
-            self._pending_u.append(self.u.last())
+            self._pending_u.append(self.u.since(before))
             self._forward.widen(len(self.u))
         return coordinates @ self.u.factor
 
@@ -133,15 +133,19 @@ class Subspace:
         ``B = [1 − Kᵀ(λ + KKᵀ)⁻¹K]/λ``: the fewest right singular vectors of ``r·B^{1/2}`` that hold ``share`` of
         ``tr rᵀBr``. With ``excess``, the errors of rows over their goals ``(n_perturbation_rows,)``, half of the weight
         is shared among the residuals by its square instead of by their size. None (all of them) where none waits or
-        the residuals are not known: the gradients must lie in Q, and all of U have been through Jᵀ.
+        the residuals are not known (the gradients must lie in Q, and all of U have been through Jᵀ) or λ is lost in the
+        rounding of KKᵀ.
         """
         if not self.knows_residuals or not self.n_waiting:
             return None
         gradients = self._gradients[torch.from_numpy(self.problem.perturbation_rows)]
         fresh = self._adjoint.rows @ self._waiting
-        y = self._forward.solved(damping, (gradients @ self._sent).T).T
-        residuals = gradients @ self._waiting - y @ self._forward.rows @ fresh
-        metric = -fresh.T @ self._adjoint.solved(damping, fresh)
+        y = self._forward.solved(damping, (gradients @ self._sent).T)
+        known = self._adjoint.solved(damping, fresh)
+        if y is None or known is None:
+            return None
+        residuals = gradients @ self._waiting - y.T @ self._forward.rows @ fresh
+        metric = -fresh.T @ known
         metric.diagonal().add_(1.0)
         values, vectors = torch.linalg.eigh(metric)
         weighted = residuals @ (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -236,16 +240,10 @@ class _Coordinates:
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), lambda b: b @ vectors
 
-    def solved(self, damping: float, right: Tensor) -> Tensor:
-        """``(X + λ)⁻¹`` times columns ``(n, k)``.
-
-        Raises:
-            torch.linalg.LinAlgError: X + λ is not positive definite to rounding.
-        """
+    def solved(self, damping: float, right: Tensor) -> Tensor | None:
+        """``(X + λ)⁻¹`` times columns ``(n, k)``; None where X + λ is not positive definite to rounding."""
         factor = self._factor(damping)
-        if factor is None:
-            raise torch.linalg.LinAlgError(f"the metric of the subspace plus {damping:g} is not positive definite")
-        return torch.cholesky_solve(right, factor)
+        return None if factor is None else torch.cholesky_solve(right, factor)
 
     def _factor(self, damping: float) -> Tensor | None:
         if damping not in self._factors:

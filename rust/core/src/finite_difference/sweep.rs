@@ -1,5 +1,4 @@
 //! One pass over a stack of planes: every output row from a window of input rows that stays in the nearest cache.
-//!
 #![allow(unsafe_code)]
 
 use std::array::from_fn;
