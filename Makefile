@@ -55,6 +55,8 @@ bench: $(STAMP)  ## every benchmark at full size; see docs/benchmarks.md
 # The extension is rebuilt when the Rust sources change; Python sources are used in place.
 $(STAMP): pyproject.toml constraints.txt Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v cargo >/dev/null || { echo "no cargo: the Rust core needs a toolchain, see https://rustup.rs"; exit 1; }
+	@echo "installing into $(VENV): some minutes, about 5 GB"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 

@@ -4,7 +4,7 @@ Run: ``python benches/bench_peers.py [--problem conv] [--repeats 5] [--damping 1
 ``[--library NAME …] [--truth 1e-6]``
 
 Needs ``pip install "pdeinfl[bench]"``. Everybody solves the same ``H = Gᵀ(JᵀJ + λ)⁻¹G`` of a trained conv net (20,836
-parameters, 12 examples of 4×16×16), or of one of the demo's surrogates (`problems`). Truth is `krylov` in float64
+parameters, 12 examples of 4×16×16), or of a ViT or UNet of the demo's kind (`problems`). Truth is `krylov` in float64
 certified to ``--truth``, or with ``--dense`` the dense solver (12,288 outputs: minutes, 6 GiB); peers that converge to
 it confirm it. Ours runs twice: asked for ``tol = target``, which it must certify, and like a peer. A peer is handed the
 truth: its knob (tolerance or iteration count) is the cheapest at which its true error meets the target, found

@@ -1,4 +1,4 @@
-"""Problems that the engine's benches solve: a trained conv net on advected fields, and the demo's surrogates."""
+"""Problems that the engine's benches solve: a conv net on advected fields, and surrogates of the demo's kind."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def small_problem(train_steps: int = 300, seed: int = 0) -> BenchProblem:
 
 
 def demo_problem(kind: str, n_times: int = 8, resolution: int = 32, epochs: int = 6, seed: int = 0) -> BenchProblem:
-    """The demo's ViT (147 k parameters) or UNet (176 k), trained for a few epochs on advected fields offset to positive
-    density and energy, and ``3·n_times`` examples: one unseen trajectory of each class."""
+    """A ViT (147 k parameters) or UNet (176 k) of the demo's kind, trained for a few epochs on advected fields offset
+    to positive density and energy, and ``3·n_times`` examples: one unseen trajectory of each class."""
     torch.manual_seed(seed)
     fields = advected(n_per_class=9, n_times=n_times + 1, channels=4, resolution=resolution, seed=seed)
     fields = 0.3 * fields + torch.tensor([1.0, 0.0, 0.0, 2.5])[:, None, None]

@@ -338,3 +338,15 @@ def test_arrays_in_fortran_order_mean_the_same():
     assert np.array_equal(plain.median, turned.median)
     assert np.array_equal(*(pi.lag_profile([r]).intra.median for r in results), equal_nan=True)
     assert np.array_equal(*(r.standardize("by_response") for r in results))
+
+
+def test_results_that_answer_different_questions_are_not_pooled_silently():
+    one, other = make(), make(mini_batch=1)
+    far = [replace(one, damping=1.0), replace(other, damping=3.0)]
+    with pytest.warns(UserWarning, match="dampings from 1 to 3 are pooled"):
+        pi.lag_profile(far, max_lag=2)
+    near = [replace(one, damping=1.0), replace(other, damping=1.5)]
+    pi.lag_profile(near, max_lag=2)
+    metrics = [replace(r, settings={"metric": m}) for r, m in zip(near, ("sum", "mean"), strict=True)]
+    with pytest.raises(ValueError, match="`results` must share their metric; got mean and sum"):
+        pi.lag_profile(metrics, max_lag=2)

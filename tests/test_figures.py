@@ -324,6 +324,13 @@ def test_damping_path_leaves_out_a_limit_that_is_not_known():
     assert [len(line.get_xdata()) for line in dots] == [1]
 
 
+def test_damping_path_takes_the_curves_of_one_surrogate_as_they_are_made():
+    curves, control = {"q": damping_curve([1, 2])}, {"q": damping_curve([2, 3])}
+    bare = figures.damping_path(curves, control)
+    named = figures.damping_path({"": curves}, {"": control})
+    assert [len(axes.lines) for axes in bare.axes] == [len(axes.lines) for axes in named.axes]
+
+
 def test_damping_path_refuses_a_single_point():
     with pytest.raises(ValueError, match="two dampings"):
         figures.damping_path({"UNet": {"q": damping_curve([1.0])}})

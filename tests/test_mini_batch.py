@@ -88,7 +88,11 @@ REFUSALS = {
     "names": ({"class_names": ("RP",)}, "`class_names` must name every class: ids reach 1, got 1 names"),
     "channels": ({"channel_names": ("a",)}, "`channel_names` must name the 4 channels of `targets`.*; got 1 name"),
     "twice": ({"times": [1, 1, 1]}, r"examples 0 and 2 have the same class, trajectory and time \(0, 0, 1\)"),
-    "extras": ({"extras": (torch.zeros(2),)}, r"`extras\[0\]` must have length 3, one entry per example; got 2"),
+    "extras": ({"extras": (torch.zeros(2),)}, r"`extras\[0\]` must have length 3, one entry per example; got \(2,\)"),
+    "a number for all": ({"extras": (0.05,)}, r"`extras\[0\]` must be a tensor of length 3; got float: what is the"),
+    "a bare number": ({"extras": 0.05}, r"`extras\[0\]` must be a tensor of length 3; got float"),
+    "an array": ({"extras": np.zeros(3)}, r"`extras\[0\]` must be a tensor of length 3; got ndarray"),
+    "extras that are not finite": ({"extras": torch.tensor([0.0, 1.0, float("nan")])}, r"`extras\[0\]` holds NaN"),
 }
 
 

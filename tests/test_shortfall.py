@@ -29,6 +29,7 @@ def test_a_converged_result_has_none():
         ({"tol": 1e-6}, 'rounding of float32 products: product_dtype="float64", or a larger damping'),
         ({"relative": 1e-13, "product_dtype": "float64", "tol": 1e-4}, "rounding of float64 products: a larger"),
         ({"max_products": 3}, "stopped by max_products=3"),
+        ({"max_products": 3, "tol": 1e-6}, "stopped by max_products=3"),
         ({"solver": "span", "tol": 1e-3}, "solver 'span' does not iterate until `tol`"),
         ({"solver": "sketch", "probes": 2, "max_probes": 2, "relative": 1e-6}, "too few probes"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,9 @@ from pdeinfl.engine.influence_matrix import Influence, Labels
 from pdeinfl.engine.standardized_error import DIAGONAL_KINDS, standardized_error
 
 LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# Dampings apart by more are other questions; by less they may be the same relative one.
+_SAME_DAMPING = 2.0
+
 ResultKey = tuple[str, int, int, int]
 """(run, seed, epoch, mini-batch) of a result."""
 
@@ -71,6 +76,23 @@ def require_same_examples(result: Influence) -> None:
         raise ValueError("`results` must respond on the examples that perturb, in the same order; one does not")
 
 
+def _check_alike(dampings: Sequence[float], metrics: set[str]) -> None:
+    """One question for all: the damping and the metric decide what H means.
+
+    Raises:
+        ValueError: metrics differ.
+    """
+    if len(metrics) > 1:
+        raise ValueError(f"`results` must share their metric; got {' and '.join(sorted(metrics))}")
+    known = [d for d in dampings if math.isfinite(d)]
+    if known and max(known) > _SAME_DAMPING * min(known):
+        warnings.warn(
+            f"results at dampings from {min(known):.3g} to {max(known):.3g} are pooled: solve all of them at one, "
+            "`pi.influence(..., damping=first.damping)`, or take them there by `at_damping`",
+            stacklevel=3,
+        )
+
+
 def select(
     results: Influence | Iterable[Influence],
     response: str = "smse",
@@ -81,9 +103,11 @@ def select(
 
     An iterable is consumed one result at a time and only the block is kept, so results may stream from a store.
 
+    Warns where their dampings are more than a factor of two apart.
+
     Raises:
-        ValueError: nothing given, an observable that a result lacks, class names that differ, two results of the same
-            run, seed, epoch and mini-batch, or a standardisation that a block cannot take.
+        ValueError: nothing given, an observable that a result lacks, class names or metrics that differ, two results of
+            the same run, seed, epoch and mini-batch, or a standardisation that a block cannot take.
     """
     blocks: list[np.ndarray] = []
     losses: list[np.ndarray | None] = []
@@ -91,6 +115,8 @@ def select(
     rows, columns, distances = [], [], []
     keys: dict[ResultKey, None] = {}
     names: tuple[str, ...] | None = None
+    dampings: list[float] = []
+    metrics: set[str] = set()
     for result in (results,) if isinstance(results, Influence) else results:
         if not isinstance(result, Influence):
             raise ValueError(f"`results` must be an Influence or a sequence of them; got {type(result).__name__}")
@@ -106,6 +132,8 @@ def select(
             names = tuple(labels.class_names) if names is None else names
             if tuple(labels.class_names) != names:
                 raise ValueError(f"results must share their class names; got {names} and {tuple(labels.class_names)}")
+        dampings.append(result.damping)
+        metrics |= {result.settings["metric"]} if "metric" in result.settings else set()
         blocks.append(np.ascontiguousarray(result[response, perturbation], dtype=np.float64))
         losses.append(result.losses)
         pair = result.pair_index(response, perturbation)
@@ -122,6 +150,7 @@ def select(
         keys[key] = None
     if names is None:
         raise ValueError("`results` is empty: give at least one Influence")
+    _check_alike(dampings, metrics)
     values, n_masked = _standardize(blocks, losses, standardize)
     errors = None
     if not any(np.isnan(array).any() for array in (*(bound for bound, _ in bounds), *blocks)):

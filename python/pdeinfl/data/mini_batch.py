@@ -47,6 +47,21 @@ def _fields(name: str, values: Any) -> torch.Tensor:
     return tensor.detach()
 
 
+def _extras(extras: Any, n: int) -> tuple[torch.Tensor, ...]:
+    given = tuple(extras) if isinstance(extras, Sequence) else (extras,)
+    for k, extra in enumerate(given):
+        if not isinstance(extra, torch.Tensor):
+            raise ValueError(
+                f"`extras[{k}]` must be a tensor of length {n}; got {type(extra).__name__}: what is the same for all "
+                "examples goes into `pi.Adapter(module, extras=...)`"
+            )
+        if extra.ndim == 0 or len(extra) != n:
+            raise ValueError(f"`extras[{k}]` must have length {n}, one entry per example; got {tuple(extra.shape)}")
+        if not bool(torch.isfinite(extra).all()):
+            raise ValueError(f"`extras[{k}]` holds NaN or infinity")
+    return given
+
+
 def _refuse_repeated(*labels: np.ndarray) -> None:
     seen: dict[tuple[int, ...], int] = {}
     for k, example in enumerate(zip(*(a.tolist() for a in labels), strict=True)):
@@ -128,11 +143,7 @@ class MiniBatch:
                 f"{len(channel_names)} names"
             )
         put(self, "channel_names", tuple(channel_names))
-        extras = (extras,) if isinstance(extras, torch.Tensor) else tuple(extras)
-        for k, extra in enumerate(extras):
-            if len(extra) != n:
-                raise ValueError(f"`extras[{k}]` must have length {n}, one entry per example; got {len(extra)}")
-        put(self, "extras", extras)
+        put(self, "extras", _extras(extras, n))
 
     def __len__(self) -> int:
         return len(self.inputs)

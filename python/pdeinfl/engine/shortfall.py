@@ -31,6 +31,9 @@ def _reason(result: Influence) -> str:
     solver = str(result.settings.get("solver", "krylov"))
     if result.bound_is_estimate:
         return "too few probes for this damping: more `probes` or `max_probes`, or a larger damping"
+    limit = dict(result.settings.get("solver_options", {})).get("max_products")
+    if solver == "krylov" and limit is not None and result.n_jvp + result.n_vjp >= int(limit):
+        return f"stopped by max_products={int(limit)}"
     # The rounding of a pair is no smaller than this, and `krylov` stops at three times it.
     if 3 * rounding_factor(result.product_error, result.gradient_error, result.lambda_max, result.damping) > result.tol:
         narrow = result.settings.get("product_dtype", "float32")
@@ -38,7 +41,4 @@ def _reason(result: Influence) -> str:
         return f"rounding of {narrow} products: {remedy}"
     if solver not in ("krylov", "dense"):
         return f"solver {solver!r} does not iterate until `tol`: 'krylov' does"
-    limit = dict(result.settings.get("solver_options", {})).get("max_products")
-    if limit is not None and result.n_jvp + result.n_vjp >= int(limit):
-        return f"stopped by max_products={int(limit)}"
     return 'rounding that adds up over its rows: product_dtype="float64", or a larger damping'

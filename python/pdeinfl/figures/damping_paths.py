@@ -123,10 +123,16 @@ def _mark(
         )
 
 
+def _by_surrogate(curves: Mapping[str, Any]) -> dict[str, Mapping[str, DampingCurve]]:
+    """``{surrogate: {quantity: curve}}``; curves of one surrogate alone get an empty name."""
+    bare = any(isinstance(value, DampingCurve) for value in curves.values())
+    return inputs.by_surrogate({"": curves} if bare else curves)
+
+
 @style.styled
 def damping_path(
-    curves: Mapping[str, Mapping[str, DampingCurve]],
-    controls: Mapping[str, Mapping[str, DampingCurve]] | None = None,
+    curves: Mapping[str, DampingCurve] | Mapping[str, Mapping[str, DampingCurve]],
+    controls: Mapping[str, DampingCurve] | Mapping[str, Mapping[str, DampingCurve]] | None = None,
     default: float | None = 1e-3,
     paper: float | Mapping[str, float] | None = None,
 ) -> Figure:
@@ -136,7 +142,8 @@ def damping_path(
     The untrained network is dashed grey. Hatching covers dampings where an influence matrix of either did not converge.
 
     Args:
-        curves: ``{surrogate: {quantity: curve}}``; the quantity's name is the axis label.
+        curves: ``{quantity: curve}``, as `pdeinfl.damping_path` makes it, or several as ``{surrogate: …}``; the
+            quantity's name is the axis label.
         controls: the same for the untrained networks, where there are any.
         default: the run's relative damping, marked with a solid line; None leaves it out.
         paper: the paper's λ = 1e-4 relative to each surrogate's λ_max, marked with a dotted line or an arrow.
@@ -144,7 +151,7 @@ def damping_path(
     Raises:
         ValueError: no curve, or a curve with fewer than two dampings.
     """
-    named = inputs.by_surrogate(curves)
+    named, of_controls = _by_surrogate(curves), {} if controls is None else _by_surrogate(controls)
     quantities = list(dict.fromkeys(q for held in named.values() for q in held))
     for surrogate, held in named.items():
         for quantity, curve in held.items():
@@ -163,7 +170,7 @@ def damping_path(
                 continue
             curve = held[quantity]
             x = np.log10(curve.relative_dampings)
-            control = (controls or {}).get(surrogate, {}).get(quantity)
+            control = of_controls.get(surrogate, {}).get(quantity)
             drawn = [curve] if control is None else [control, curve]
             any_hatch |= _hatch_unconverged(axes, drawn)
             if curve.reference is not None:

@@ -101,9 +101,9 @@ def _how_to_read() -> str:
         "trajectory. The damping λ of the descent step matters: towards 0 any "
         "surrogate with at least as many parameters as outputs looks locked, towards infinity the answer is plain "
         "gradient overlap, so a reading counts as stable only if it holds over "
-        f"{decimal(STABLE_DECADES, 0)} decades of damping with every solve converged. Influence describes the training "
-        "signal on the mini-batches examined; it is evidence about the surrogate's behaviour on new data, not proof of "
-        "it.</p>"
+        f"{decimal(STABLE_DECADES, 0)} decades of damping with every solve of the trained networks converged. "
+        "Influence describes the training signal on the mini-batches examined; it is evidence about the surrogate's "
+        "behaviour on new data, not proof of it.</p>"
     )
 
 

@@ -204,6 +204,8 @@ def untrained_text(quantity: Quantity, summary: SurrogateSummary, is_time: bool)
             f"The {name} differs from the untrained network's ({shown}), but the error of the solves may be all there "
             "is to it: ask for a smaller `tol`, and `control_tol` for the untrained network."
         )
+    if both and math.isinf(quantity.trained.value) and math.isinf(control.value):
+        return f"The {name} cannot be told apart from the untrained network's: both exceed the longest lag examined."
     if both:
         return (
             f"The {name} cannot be told apart from the untrained network's ({shown}): "
@@ -279,7 +281,11 @@ def comparison(summaries: Sequence[SurrogateSummary]) -> list[str]:
                 sentences.append(f"{b.name}{farther}{a.name}'s.")
             else:
                 why = (
-                    "the error of the solves may be all there is" if x.intervals_apart(y) else "their intervals overlap"
+                    "both exceed the longest lag examined"
+                    if math.isinf(x.value) and math.isinf(y.value)
+                    else "the error of the solves may be all there is"
+                    if x.intervals_apart(y)
+                    else "their intervals overlap"
                 )
                 sentences.append(f"{a.name} and {b.name} cannot be told apart by {what}: {why}.")
     return sentences

@@ -1,0 +1,5 @@
+"""``python -m pdeinfl``: the command line."""
+
+from pdeinfl.cli import main
+
+main()
