@@ -28,7 +28,7 @@ def two_time(data: Any, n_examples: int | None = None) -> Figure:
     norm, low, high = style.signed_range(maps, n**0.5 if n else None)
     n_rows, n_columns, places = inputs.panel_places(nested, observables)
     side = min(2.5, (style.DOUBLE_COLUMN - 0.9) / n_columns)
-    figure, panels = style.grid(side * n_columns + 1.0, side * n_rows + 0.45, n_rows, n_columns)
+    figure, panels = style.grid(side * n_columns + 1.0, (side + 0.2) * n_rows + 0.45, n_rows, n_columns)
     image, cmap = None, style.diverging()
     for row, column in np.ndindex(n_rows, n_columns):
         axes = panels[row, column]
