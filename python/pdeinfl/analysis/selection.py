@@ -13,10 +13,10 @@ from pdeinfl.analysis.standardization import standardize_values
 from pdeinfl.engine.influence_matrix import Influence, Labels
 from pdeinfl.engine.standardized_error import DIAGONAL_KINDS, standardized_error
 
-LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 # Dampings apart by more are other questions; by less they may be the same relative one.
 _SAME_DAMPING = 2.0
 
+LabelArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 ResultKey = tuple[str, int, int, int]
 """(run, seed, epoch, mini-batch) of a result."""
 
@@ -133,7 +133,8 @@ def select(
             if tuple(labels.class_names) != names:
                 raise ValueError(f"results must share their class names; got {names} and {tuple(labels.class_names)}")
         dampings.append(result.damping)
-        metrics |= {result.settings["metric"]} if "metric" in result.settings else set()
+        if "metric" in result.settings:
+            metrics.add(result.settings["metric"])
         blocks.append(np.ascontiguousarray(result[response, perturbation], dtype=np.float64))
         losses.append(result.losses)
         pair = result.pair_index(response, perturbation)

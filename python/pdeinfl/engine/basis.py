@@ -122,11 +122,8 @@ class Basis:
             n -= len(blocks[0])
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
-    def inner(self, rows: Tensor) -> Tensor:
-        """``rows · Qᵀ`` with float64 products: ``(k, r)``, on the CPU."""
-        return self._inner(rows, "float64")
-
-    def _inner(self, rows: Tensor, products: str) -> Tensor:
+    def inner(self, rows: Tensor, products: str = "float64") -> Tensor:
+        """``rows · Qᵀ`` with float64 (or float32) products: ``(k, r)``, on the CPU."""
         if not self._blocks:
             return torch.zeros(len(rows), 0, dtype=torch.float64)
         return inner(rows.to(self.dtype), self._blocks, products)
@@ -181,7 +178,7 @@ class Basis:
         eps = torch.finfo(self.dtype).eps
         # What rounding to the storage dtype leaves of the old span must not pass for a new direction.
         floor = max(floor, 4 * eps * float(torch.linalg.vector_norm(work, dim=1).max()))
-        coordinates = self._inner(work, str(self.dtype).removeprefix("torch."))
+        coordinates = self.inner(work, str(self.dtype).removeprefix("torch."))
         self.subtract(work, coordinates)
         fresh, weights, is_left = _split(work, floor**2, eps)
         for is_last in (False, False, True):

@@ -166,7 +166,8 @@ def influence(
                 predict(exact, given_batch)
         prediction = predict(exact, response_batch)
         refuse_mixing(exact, response_batch, prediction)
-        losses, persistence = _losses(prediction, exact.place(response_batch))
+        placed = exact.place(response_batch)
+        losses, last = _losses(prediction, placed), placed.inputs[:, -placed.targets.shape[1] :]
         narrow = products in ("tf32", "bfloat16")
         operator = Metric(jacobian.in_dtype(dtype, products) if narrow else jacobian, metric_batch, metric)
         if jacobian.is_zero(operator.batch):
@@ -243,7 +244,7 @@ def influence(
         gradient_error=gradient_error,
         tol=tol,
         losses=losses,
-        persistence_losses=persistence,
+        persistence_losses=_losses(last, placed) if last.shape == placed.targets.shape else None,
         input_distance=distance,
         run=run,
         seed=seed,
@@ -352,14 +353,8 @@ def _labels(batch: MiniBatch) -> Labels:
     return Labels(batch.class_ids, batch.trajectory_ids, batch.times, batch.class_names)
 
 
-def _losses(prediction: torch.Tensor, batch: MiniBatch) -> tuple[np.ndarray, np.ndarray | None]:
-    """SMSE of each example, and that of its (last) input frame; None where the input is no state."""
-    smse = SMSE().bind(batch.channel_names)
-    n_channels = batch.targets.shape[1]
-    last = batch.inputs[:, -n_channels:]
-    states = [prediction] + ([last] if last.shape == batch.targets.shape else [])
-    losses = [smse(state, batch.targets, batch.inputs).double().cpu().numpy() for state in states]
-    return losses[0], losses[1] if len(losses) > 1 else None
+def _losses(prediction: torch.Tensor, batch: MiniBatch) -> np.ndarray:
+    return SMSE().bind(batch.channel_names)(prediction, batch.targets, batch.inputs).double().cpu().numpy()
 
 
 def _input_distance(response: MiniBatch, perturbation: MiniBatch) -> np.ndarray | None:

@@ -105,6 +105,7 @@ class Jacobian:
         self._patterns = patterns
         self.memory_budget = memory_budget
         self._bytes_per_example: int | None = None
+        self._is_zero = False
         # Of each kind of product, examples times directions that fitted where memory was short.
         self._fitting: dict[str, int] = {}
         self._most_examples = sys.maxsize
@@ -351,7 +352,8 @@ class Jacobian:
 
     def is_zero(self, batch: MiniBatch) -> bool:
         """Whether autograd sees no way from the parameters to the output, as of a forward under no_grad."""
-        return not self._first_output(batch).requires_grad
+        self._activation_bytes(batch)
+        return self._is_zero
 
     def _activation_bytes(self, batch: MiniBatch) -> int:
         """Bytes that the backward pass of one example saves: the unit in which chunks are sized."""
@@ -363,18 +365,15 @@ class Jacobian:
                 total += t.numel() * t.element_size()
                 return t.detach()  # the output itself would hold its own graph
 
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-                self._first_output(batch)
+            hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda t: t)
+            with torch.enable_grad(), self._products(), hooks:
+                theta = self.parameters.vector.clone().requires_grad_()
+                output = self.parameters.call(theta, batch.inputs[:1], [e[:1] for e in batch.extras])
+            self._is_zero = not output.requires_grad
             weights = self.n_parameters * self.parameters.vector.element_size()
             state = math.prod(batch.targets.shape[1:]) * self.parameters.vector.element_size()
             self._bytes_per_example = max(total - weights, state, 1)
         return self._bytes_per_example
-
-    def _first_output(self, batch: MiniBatch) -> Tensor:
-        """The output of one example, differentiable in the parameters."""
-        with torch.enable_grad(), self._products():
-            theta = self.parameters.vector.clone().requires_grad_()
-            return self.parameters.call(theta, batch.inputs[:1], [e[:1] for e in batch.extras])
 
 
 def _equal_share(n: int, most: int) -> int:

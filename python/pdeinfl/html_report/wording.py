@@ -280,12 +280,10 @@ def comparison(summaries: Sequence[SurrogateSummary]) -> list[str]:
             elif x.apart(y) < 0:
                 sentences.append(f"{b.name}{farther}{a.name}'s.")
             else:
-                why = (
-                    "both exceed the longest lag examined"
-                    if math.isinf(x.value) and math.isinf(y.value)
-                    else "the error of the solves may be all there is"
-                    if x.intervals_apart(y)
-                    else "their intervals overlap"
-                )
+                why = "their intervals overlap"
+                if math.isinf(x.value) and math.isinf(y.value):
+                    why = "both exceed the longest lag examined"
+                elif x.intervals_apart(y):
+                    why = "the error of the solves may be all there is"
                 sentences.append(f"{a.name} and {b.name} cannot be told apart by {what}: {why}.")
     return sentences
