@@ -97,6 +97,14 @@ def test_outputs_are_picked():
     assert torch.equal(pi.Adapter(Two(), output="next")(X), X)
     with pytest.raises(ValueError, match="the module returned a dict: say with `output` which part"):
         pi.Adapter(Two())(X)
+    with pytest.raises(ValueError, match="`output` is 'last', which the module's dict with the keys 'next', "):
+        pi.Adapter(Two(), output="last")(X)
+
+
+def test_picking_from_a_single_tensor_is_refused():
+    """Index 0 of a tensor would be its first example."""
+    with pytest.raises(ValueError, match="`output` is 0, but the module returns one tensor: leave it out"):
+        pi.Adapter(Spy(), output=0)(X)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +112,10 @@ def test_outputs_are_picked():
     [
         ({"predicts": "rate"}, "`predicts` must be 'state' or 'difference'; got 'rate'"),
         ({"frames": "time"}, "`frames` must be 'channels' or 'axis'; got 'time'"),
-        ({"n_frames": 0}, "`n_frames` must be at least 1; got 0"),
+        ({"n_frames": 0}, "`n_frames` must be an integer of at least 1; got 0"),
         ({"std": [1.0, 0.0]}, "`std` must be positive"),
         ({"mean": float("nan")}, "`mean` must be a finite number or one for each channel; got nan"),
+        ({"mean": "one"}, "`mean` must be a finite number or one for each channel; got 'one'"),
         ({"mean": [[1.0]]}, "`mean` must be a finite number or one for each channel"),
     ],
 )

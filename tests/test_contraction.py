@@ -193,7 +193,7 @@ A = np.ones((2, 3), np.float32)
         (lambda: gram("rows"), "got str"),
         (lambda: gram(torch.ones(2, 3, device="meta")), "must be on the CPU"),
         (lambda: gram(A, products="float16"), "`products` must be 'float64' or 'float32'"),
-        (lambda: gram(A, num_threads=0), "`num_threads` must be at least 1"),
+        (lambda: gram(A, num_threads=0), "`num_threads` must be an integer of at least 1"),
         (lambda: FileMatrix(sys.executable, 0, "int8", (1, 1)), "`dtype` must be one of"),
         (lambda: FileMatrix(sys.executable, 0, "float32", (-1, 1)), "`shape` must be"),
         (lambda: FileMatrix(sys.executable, -1, "float32", (1, 1)), "`offset` must be"),

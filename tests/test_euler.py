@@ -159,7 +159,7 @@ def test_near_vacuum_and_strong_collision_stay_positive():
         ({"cfl": 0.6}, "`cfl` must lie in"),
         ({"gamma": 1.0}, "`gamma`"),
         ({"interval": -1.0}, "`interval`"),
-        ({"n_steps": 0}, "`n_steps` must be at least 1; got 0"),
+        ({"n_steps": 0}, "`n_steps` must be an integer of at least 1; got 0"),
         ({"refinement": 3}, "`refinement` must divide the 8 x 8 cells; got 3"),
         ({"num_threads": 0}, "`num_threads`"),
         ({"primitives": np.ones((4, 8, 8))}, r"must have shape \(n, 4, X, Y\).*got \(4, 8, 8\)"),

@@ -81,7 +81,7 @@ def test_other_settings_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"part_size": 0}, "`part_size` must be at least 1; got 0"),
+        ({"part_size": 0}, "`part_size` must be an integer of at least 1; got 0"),
         ({"rank": 2, "n_ranks": 2}, "`rank` must be below `n_ranks` 2; got 2"),
         ({"classes": "BB"}, "must be among RP, CRP, RPUI"),
     ],

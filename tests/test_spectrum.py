@@ -88,5 +88,5 @@ def test_effective_dof_tightens_with_steps_and_takes_relative_damping():
     # The value depends on λ_max, which is computed where it is not given, to 1e-6.
     computed = effective_dof(NET, BATCH, damping, n_probes=4, n_steps=30, **DOUBLE)
     assert computed.value == pytest.approx(many.value, rel=1e-5)
-    with pytest.raises(ValueError, match="`n_probes` must be at least 2"):
+    with pytest.raises(ValueError, match="`n_probes` must be an integer of at least 2"):
         effective_dof(NET, BATCH, damping, n_probes=1)

@@ -344,7 +344,8 @@ def test_divergence_is_named(tmp_path):
         (lambda: model(channels=4), r"this ViT takes states \(n, 4, x, y\); got shape \(1, 2, 8, 8\)"),
         (lambda: model(resolution=16), r"this ViT is built for resolution \(16, 16\); got \(8, 8\)"),
         (lambda: UNet(2, width=2, kernels=(3, 3, 3), stem_kernel=3), r"divisible by 8 and at least 16; got \(8, 8\)"),
-        (lambda: nn.Conv2d(3, 3, 1), r"`model` cannot take a state of shape \(2, 8, 8\)"),
+        (lambda: nn.Bilinear(2, 2, 2), r"`model` cannot take one state of shape \(2, 8, 8\) alone: "),
+        (lambda: nn.Conv2d(3, 3, 1), r"`model` cannot take one state of shape \(2, 8, 8\)"),
         (
             lambda: nn.Conv2d(2, 3, 1),
             r"`model` must map a state to one of the same shape, \(2, 8, 8\); got \(3, 8, 8\)",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfl import _core
+from pdeinfl.arguments import check_count, check_one_of
 
 _DTYPES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _FLOATS = ("float32", "float64", "float16")
@@ -42,8 +43,7 @@ class FileMatrix:
     mapped: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(_DTYPES)}; got {self.dtype!r}")
+        check_one_of("dtype", self.dtype, _DTYPES)
         if len(self.shape) != 2 or min(self.shape) < 0:
             raise ValueError(f"`shape` must be (n, K), both non-negative; got {self.shape}")
         if self.offset < 0:
@@ -168,8 +168,8 @@ def gram(
     """
     if products not in ("float64", "float32"):
         raise ValueError(f"`products` must be 'float64' or 'float32'; got {products!r}")
-    if num_threads is not None and num_threads < 1:
-        raise ValueError(f"`num_threads` must be at least 1; got {num_threads}")
+    if num_threads is not None:
+        check_count("num_threads", num_threads)
     left, left_shape = _source("a", a)
     if b is None:
         return _core.gram(left, products, num_threads, True, progress)

@@ -27,6 +27,7 @@ from pdeinfl.analysis.resampling import (
     weighted_means,
 )
 from pdeinfl.analysis.selection import LabelArrays, Selection, select
+from pdeinfl.arguments import check_count, check_one_of
 from pdeinfl.engine.influence_matrix import Influence
 
 QUARTILES = (0.25, 0.5, 0.75)
@@ -192,9 +193,7 @@ def lag_profile(
         ValueError: as `two_time`; ``max_lag`` is negative.
     """
     selection = _select(results, response, perturbation, standardize, style)
-    max_lag = MAX_LAGS[style] if max_lag is None else max_lag
-    if max_lag < 0:
-        raise ValueError(f"`max_lag` must not be negative; got {max_lag}")
+    max_lag = check_count("max_lag", MAX_LAGS[style] if max_lag is None else max_lag, 0)
     resamples = plan(selection.group_sizes, n_bootstrap, bootstrap_seed)
     bins = _aggregate(selection, selection.class_labels(), "lag", max_lag, style, resamples, n_bootstrap > 0)
     n_lags = 2 * max_lag + 1
@@ -258,10 +257,8 @@ def distance_decay(
     """
     selection = _select(results, response, perturbation, standardize, style)
     resamples = plan(selection.group_sizes, n_bootstrap, bootstrap_seed)
-    n_bins = {"pooled": 19, "paper": 15}[style] if n_bins is None else n_bins
-    overlap = {"pooled": 1, "paper": 5}[style] if overlap is None else overlap
-    if n_bins < 1 or overlap < 1:
-        raise ValueError(f"`n_bins` and `overlap` must be at least 1; got {n_bins} and {overlap}")
+    n_bins = check_count("n_bins", {"pooled": 19, "paper": 15}[style] if n_bins is None else n_bins)
+    overlap = check_count("overlap", {"pooled": 1, "paper": 5}[style] if overlap is None else overlap)
     distances = _distances(selection)
     spread = np.concatenate([d[np.isfinite(d)] for d in distances])
     low, high = np.quantile(spread, (0.005, 0.995)) if spread.size else (np.nan, np.nan)
@@ -292,8 +289,7 @@ def distance_decay(
 def _select(
     results: Influence | Iterable[Influence], response: str, perturbation: str, standardize: str, style: str
 ) -> Selection:
-    if style not in STYLES:
-        raise ValueError(f"`style` must be one of {', '.join(STYLES)}; got {style!r}")
+    check_one_of("style", style, STYLES)
     return select(results, response, perturbation, standardize)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdeinfl import _core
+from pdeinfl.arguments import check_one_of
 
 GENERATORS = ("x", "y", "rotation")
 LINEAR_WITHIN = 0.1
@@ -191,8 +192,7 @@ def lie_derivative(
     array = _fields(fields)
     if len(channel_names) != array.shape[1]:
         raise ValueError(f"`channel_names` must name {array.shape[1]} channels; got {len(channel_names)}")
-    if generator not in GENERATORS:
-        raise ValueError(f"`generator` must be one of {', '.join(GENERATORS)}; got {generator!r}")
+    check_one_of("generator", generator, GENERATORS)
     step = (1.0 / array.shape[-2], 1.0 / array.shape[-1]) if spacing is None else spacing
     out = np.empty_like(array)
     kinds = channel_kinds(channel_names)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdeinfl import _core
+from pdeinfl.arguments import check_counts
 
 COVERAGE = 0.95
 MIN_CLUSTERS = 3
@@ -38,10 +39,7 @@ def plan(group_sizes: Sequence[int], n_bootstrap: int, bootstrap_seed: int = 0) 
     Raises:
         ValueError: ``n_bootstrap`` or ``bootstrap_seed`` is negative.
     """
-    if n_bootstrap < 0 or bootstrap_seed < 0:
-        raise ValueError(
-            f"`n_bootstrap` and `bootstrap_seed` must not be negative; got {n_bootstrap} and {bootstrap_seed}"
-        )
+    n_bootstrap, bootstrap_seed = check_counts(0, n_bootstrap=n_bootstrap, bootstrap_seed=bootstrap_seed)
     if n_bootstrap == 0:
         return Plan(None, "no interval: not asked for (n_bootstrap=0)")
     fewest = min(group_sizes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import queue
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pdeinfl.arguments import check_count
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.devices import check_device
 
@@ -59,8 +59,7 @@ def stream_batches(
               "world_size": world_size, "buffer_bytes": buffer_bytes}  # fmt: skip
     for name, value in values.items():
         least = 1 if name in ("batch_size", "world_size", "buffer_bytes") else 0
-        if operator.index(value) < least:
-            raise ValueError(f"`{name}` must be at least {least}; got {value}")
+        check_count(name, value, least)
     if rank >= world_size:
         raise ValueError(f"`rank` must be below `world_size` ({world_size}); got {rank}")
     if len(traj) == 0 or traj.n_times < 2:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pdeinfl.arguments import check_count
 from pdeinfl.data.channels import GAMMA, channel_kind, equation_of
 from pdeinfl.data.labelled_arrays import trajectories_to_xarray
 from pdeinfl.data.mini_batch import MiniBatch, assumed_channel_names
@@ -270,7 +271,7 @@ class Trajectories:
         Raises:
             ValueError: fractions that are not positive or do not sum to 1; a class with fewer trajectories than parts.
         """
-        seed = operator.index(seed)
+        seed = check_count("seed", seed, 0)
         positions = stratified_split(self.class_ids, self.class_names, fractions, seed)
         parts = []
         for k, chosen in enumerate(positions):
@@ -334,9 +335,7 @@ class Trajectories:
         return [np.flatnonzero(self.class_ids == k) for k in np.unique(self.class_ids)]
 
     def _balanced(self, index: int, per_class: int) -> np.ndarray:
-        index, per_class = operator.index(index), operator.index(per_class)
-        if per_class < 1:
-            raise ValueError(f"`per_class` must be at least 1; got {per_class}")
+        index, per_class = operator.index(index), check_count("per_class", per_class)
         smallest = self.n_mini_batches
         n = smallest // per_class
         if n == 0:

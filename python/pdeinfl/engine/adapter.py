@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from pdeinfl.arguments import check_count
 
 
 class Adapter(nn.Module):
@@ -89,8 +91,7 @@ class Adapter(nn.Module):
             raise ValueError(f"`predicts` must be 'state' or 'difference'; got {predicts!r}")
         if frames not in ("channels", "axis"):
             raise ValueError(f"`frames` must be 'channels' or 'axis'; got {frames!r}")
-        if n_frames < 1:
-            raise ValueError(f"`n_frames` must be at least 1; got {n_frames}")
+        n_frames = check_count("n_frames", n_frames)
         self.module = module
         self.predicts, self.n_frames, self.frames = predicts, n_frames, frames
         self.channels_last, self.output = channels_last, output
@@ -99,7 +100,10 @@ class Adapter(nn.Module):
         statistics = {"mean": mean, "std": std, "target_mean": target_mean}
         statistics["target_std"] = std if target_std is None else target_std
         for name, values in statistics.items():
-            tensor = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
+            try:
+                tensor = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
+            except (TypeError, ValueError, RuntimeError):
+                raise ValueError(f"`{name}` must be a finite number or one for each channel; got {values!r}") from None
             if tensor.ndim > 1 or not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"`{name}` must be a finite number or one for each channel; got {values!r}")
             if name.endswith("std") and not bool((tensor > 0).all()):
@@ -142,9 +146,22 @@ class Adapter(nn.Module):
         if callable(self.output):
             out = self.output(out)
         elif self.output is not None:
-            out = out[self.output]
+            if isinstance(out, Tensor):
+                raise ValueError(f"`output` is {self.output!r}, but the module returns one tensor: leave it out")
+            try:
+                out = out[self.output]
+            except (LookupError, TypeError):
+                raise ValueError(f"`output` is {self.output!r}, which the module's {_described(out)} lacks") from None
         if not isinstance(out, Tensor):
             raise ValueError(
                 f"the module returned a {type(out).__name__}: say with `output` which part is the prediction"
             )
         return out
+
+
+def _described(out: Any) -> str:
+    """What a module returned, with what can be picked from it."""
+    kind = type(out).__name__
+    if isinstance(out, Mapping):
+        return f"{kind} with the keys {', '.join(map(repr, out))}"
+    return f"{kind} of {len(out)}" if isinstance(out, Sequence) else kind

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pdeinfl.arguments import check_one_of
 from pdeinfl.atomic import sync
 from pdeinfl.contraction import FileMatrix, gram
 from pdeinfl.engine.threads import num_threads
@@ -73,8 +74,8 @@ class GradientStore:
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
-        if dtype is not None and dtype not in _DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(_DTYPES)}; got {dtype!r}")
+        if dtype is not None:
+            check_one_of("dtype", dtype, _DTYPES)
         wanted = {"n_parameters": n_parameters, "dtype": dtype, "provenance": provenance and dict(provenance)}
         wanted = json.loads(json.dumps({k: v for k, v in wanted.items() if v is not None}))
         header: dict[str, Any] = dict(wanted)

@@ -74,9 +74,12 @@ def predict(jacobian: Jacobian, batch: MiniBatch) -> Tensor:
     """
     try:
         prediction = jacobian.predict(batch)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"the module does not take inputs of shape {tuple(batch.inputs.shape)}: {first}") from error
+    except (RuntimeError, TypeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        given = f"inputs of shape {tuple(batch.inputs.shape)}"
+        if batch.extras:
+            given += f" with {len(batch.extras)} extras"
+        raise ValueError(f"the module does not take {given}: {first}") from error
     finite = torch.isfinite(prediction).flatten(1).all(1)
     if not bool(finite.all()):
         bad = int((~finite).nonzero()[0, 0])

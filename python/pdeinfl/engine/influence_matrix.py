@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pdeinfl import _core
+from pdeinfl.arguments import check_counts, check_one_of, check_positive
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.audit import Audit, audit_solutions, spread
 from pdeinfl.engine.basis import inner
@@ -121,24 +122,23 @@ def influence(
         arXiv 2509.00024, eqs. 1–4, 11; MATH §§1–3.
     """
     if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}")
+        check_one_of("preset", preset, PRESETS)
         if (solver, damping, metric) != ("krylov", DEFAULT_DAMPING, "sum"):
             raise ValueError("`preset` sets `solver`, `damping` and `metric`: leave them out, or the preset")
         chosen = PRESETS[preset]
         metric, damping, solver = chosen["metric"], chosen["damping"], chosen["solver"]
     if not isinstance(batch, MiniBatch):
         raise ValueError(f"`batch` must be a MiniBatch; got {type(batch).__name__}: build one with `pi.MiniBatch`")
-    if solver not in SOLVERS:
-        raise ValueError(f"`solver` must be one of {', '.join(SOLVERS)}; got {solver!r}")
-    if metric not in METRICS:
-        raise ValueError(f"`metric` must be one of {', '.join(METRICS)}; got {metric!r}")
-    if not tol > 0:
-        raise ValueError(f"`tol` must be positive; got {tol!r}")
+    check_one_of("solver", solver, SOLVERS)
+    check_one_of("metric", metric, METRICS)
+    tol = check_positive("tol", tol)
+    audit, seed = check_counts(0, audit=audit, seed=seed)
+    if memory_budget is not None:
+        check_positive("memory_budget", memory_budget)
     check_options(solver, solver_options)
     if solver == "sketch" and (audit or str(product_dtype).removeprefix("torch.") not in ("float32", "float64")):
         raise ValueError("solver 'sketch' has no products to audit or to narrow: leave out `audit` and `product_dtype`")
-    if audit < 0 or (audit and response_batch not in (None, batch)):
+    if audit and response_batch not in (None, batch):
         raise ValueError(
             f"`audit` must be a number of perturbations that also respond, without `response_batch`; got {audit}"
         )
@@ -336,8 +336,7 @@ class _Work:
 
 def _product_dtype(given: str | torch.dtype) -> str:
     name = str(given).removeprefix("torch.")
-    if name not in PRODUCT_DTYPES:
-        raise ValueError(f"`product_dtype` must be one of {', '.join(PRODUCT_DTYPES)}; got {given!r}")
+    check_one_of("product_dtype", name, PRODUCT_DTYPES)
     return name
 
 

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.devices import check_device
+from pdeinfl.engine.circular_padding import LeanCircularPadding
 from pdeinfl.engine.memory import chunked, free_memory
 from pdeinfl.engine.parameters import FlatParameters, evaluation_mode
 from pdeinfl.engine.precision import float32_products, float64_throughout
@@ -204,7 +205,7 @@ class Jacobian:
             out[:, part] = self.transforms.first_that_works("gradients", ways).transpose(0, 1)
 
         per_example = self._activation_bytes(batch) * 2 + k * self.n_parameters * out.element_size() * 2
-        with self._products():
+        with self._products(), LeanCircularPadding():
             self._in_chunks("gradients", n, min(int(self._budget() / per_example), 8), 1, work)
         return out
 
@@ -262,7 +263,8 @@ class Jacobian:
                     ("backward under vmap", lambda: self._pull(x, extras, u, batched=True)),
                     ("a loop of backward", lambda: self._pull(x, extras, u, batched=False)),
                 )
-                out[part] += self.transforms.first_that_works("vjp", ways)
+                with LeanCircularPadding():
+                    out[part] += self.transforms.first_that_works("vjp", ways)
 
             return work
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pdeinfl.arguments import check_one_of
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.jacobian import Jacobian, PullBack
 
@@ -27,8 +28,7 @@ class Metric:
     """
 
     def __init__(self, jacobian: Jacobian, batch: MiniBatch, kind: str = "sum") -> None:
-        if kind not in METRICS:
-            raise ValueError(f"`metric` must be one of {', '.join(METRICS)}; got {kind!r}")
+        check_one_of("metric", kind, METRICS)
         self.jacobian = jacobian
         self.batch = jacobian.place(batch)
         self.output_shape: Sequence[int] = tuple(batch.targets.shape)

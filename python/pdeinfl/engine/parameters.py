@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
@@ -68,9 +68,11 @@ class FlatParameters:
             if not chosen:
                 raise ValueError("the module has no parameter that requires gradients: select some with `parameters`")
         else:
-            patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+            patterns = (
+                tuple(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else (patterns,)
+            )
             for pattern in patterns:
-                if not any(fnmatchcase(name, pattern) for name in named):
+                if not isinstance(pattern, str) or not any(fnmatchcase(name, pattern) for name in named):
                     raise ValueError(f"`parameters`: {pattern!r} matches none of {', '.join(named)}")
             chosen = [name for name in named if any(fnmatchcase(name, pattern) for pattern in patterns)]
         complex_dtype = {torch.float64: torch.complex128}.get(dtype, torch.complex64)

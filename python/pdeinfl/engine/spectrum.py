@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pdeinfl.arguments import check_count
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.basis import Basis
 from pdeinfl.engine.damping import Damping
@@ -153,8 +154,7 @@ def effective_dof(
     Raises:
         ValueError: fewer than two probes.
     """
-    if n_probes < 2:
-        raise ValueError(f"`n_probes` must be at least 2 for an interval; got {n_probes}")
+    n_probes = check_count("n_probes", n_probes, 2)
     operator = Metric(Jacobian(model, **where), batch, metric)
     wanted = Damping.of(damping)
     if wanted.is_relative and lambda_max is None:

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 
 import torch
 
+from pdeinfl.arguments import check_count
+
 _num_threads: ContextVar[int | None] = ContextVar("num_threads", default=None)
 
 
@@ -26,8 +28,7 @@ def thread_limit(n: int | None) -> Iterator[None]:
     if n is None:
         yield
         return
-    if n < 1:
-        raise ValueError(f"`num_threads` must be at least 1; got {n}")
+    n = check_count("num_threads", n)
     before, token = torch.get_num_threads(), _num_threads.set(n)
     try:
         torch.set_num_threads(n)

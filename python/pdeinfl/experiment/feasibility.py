@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from pdeinfl.arguments import check_one_of
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
 from pdeinfl.data.readers import open_trajectories
-from pdeinfl.data.simulators.arguments import EQUATIONS, check_one_of
+from pdeinfl.data.simulators.arguments import EQUATIONS
 from pdeinfl.data.simulators.euler_plan import plan_euler
 from pdeinfl.data.simulators.navier_stokes import plan_flow
 from pdeinfl.data.splitting import stratified_split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +81,7 @@ def resolve_all(
         ValueError: no observable at all, one listed twice, two different ones of one name that are not callables, or
             as `resolve`.
     """
-    listed = [specs] if isinstance(specs, str) or callable(specs) else list(specs)
+    listed = [specs] if isinstance(specs, str) or callable(specs) or not isinstance(specs, Iterable) else list(specs)
     if not listed:
         raise ValueError("at least one observable must be given; valid here: " + ", ".join(available(channel_names)))
     found: dict[str, Observable] = {}

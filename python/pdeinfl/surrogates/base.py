@@ -55,11 +55,3 @@ def as_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 for side in sides):
         raise ValueError(f"`resolution` must be a positive integer or a pair (X, Y) of them; got {resolution!r}")
     return int(sides[0]), int(sides[1])
-
-
-def integers_from(lowest: int, **arguments: Any) -> list[int]:
-    """The arguments as plain integers, in order; ValueError naming the first that is none or is below ``lowest``."""
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-            raise ValueError(f"`{name}` must be an integer of at least {lowest}; got {value!r}")
-    return [int(value) for value in arguments.values()]

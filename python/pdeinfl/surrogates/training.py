@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pdeinfl.arguments import check_counts
 from pdeinfl.data.streaming import stream_batches
 from pdeinfl.devices import check_device
 from pdeinfl.observables import SMSE
-from pdeinfl.surrogates.base import integers_from
 from pdeinfl.surrogates.checkpoint import (
     checkpoint_info,
     checkpoint_path,
@@ -62,7 +62,8 @@ def train(
     ``batch_size`` each, and rank 0 writes.
 
     Args:
-        model: maps states ``(n, C, X, Y)`` to next states; any module. Its initial weights are the caller's business.
+        model: maps states ``(n, C, X, Y)``, and nothing else, to next states; any module. Its initial weights are the
+            caller's business.
         train, val: `Trajectories`.
         epochs: last epoch, counted from the start of the run, not from a resumed one.
         seed: of the order of batches and of dropout; each epoch draws from (seed, epoch, rank) alone, so that a
@@ -86,8 +87,8 @@ def train(
         TrainingDiverged: the loss is no longer finite; checkpoints up to the last whole epoch stay valid.
         KeyboardInterrupt: likewise.
     """
-    epochs, seed = integers_from(0, epochs=epochs, seed=seed)
-    batch_size, checkpoint_every = integers_from(1, batch_size=batch_size, checkpoint_every=checkpoint_every)
+    epochs, seed = check_counts(0, epochs=epochs, seed=seed)
+    batch_size, checkpoint_every = check_counts(1, batch_size=batch_size, checkpoint_every=checkpoint_every)
     lr, weight_decay = float(lr), float(weight_decay)
     if not 0 < lr < math.inf or not 0 <= weight_decay < math.inf:
         raise ValueError(f"`lr` must be positive and `weight_decay` non-negative; got {lr} and {weight_decay}")
@@ -245,9 +246,11 @@ def _check_data(model: nn.Module, train: Any, val: Any) -> None:
     with in_mode(model, training=False), torch.no_grad():
         try:
             shape = tuple(model(state).shape)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             reason = (str(error).splitlines() or [""])[0]
-            raise ValueError(f"`model` cannot take a state of shape {tuple(state.shape[1:])}: {reason}") from None
+            raise ValueError(
+                f"`model` cannot take one state of shape {tuple(state.shape[1:])} alone: {reason}"
+            ) from None
     if shape != tuple(state.shape):
         raise ValueError(
             f"`model` must map a state to one of the same shape, {tuple(state.shape[1:])}; got {shape[1:]}"

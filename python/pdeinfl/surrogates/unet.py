@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdeinfl.surrogates.base import Surrogate, as_resolution, integers_from
+from pdeinfl.arguments import check_counts
+from pdeinfl.surrogates.base import Surrogate, as_resolution
 from pdeinfl.surrogates.layers import Attention, CircularConv2d, InstanceNorm, RMSNorm, circular_pad
 
 
@@ -50,7 +51,7 @@ class UNet(Surrogate):
         mlp_ratio: int = 2,
         resolution: int | Sequence[int] | None = None,
     ) -> None:
-        channels, width, stem_kernel, heads, mlp_ratio = integers_from(
+        channels, width, stem_kernel, heads, mlp_ratio = check_counts(
             1, channels=channels, width=width, stem_kernel=stem_kernel, heads=heads, mlp_ratio=mlp_ratio
         )
         kernels = tuple(kernels)

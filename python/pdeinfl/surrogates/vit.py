@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pdeinfl.surrogates.base import Surrogate, as_resolution, integers_from
+from pdeinfl.arguments import check_counts
+from pdeinfl.surrogates.base import Surrogate, as_resolution
 from pdeinfl.surrogates.layers import Attention, CircularConv2d, RMSNorm
 
 _LAYOUTS = ("unpatchify", "reference")
@@ -55,7 +56,7 @@ class ViT(Surrogate):
         output_layout: Literal["unpatchify", "reference"] = "unpatchify",
     ) -> None:
         heads = max(1, width // 32) if heads is None else heads
-        channels, width, depth, heads, mlp_ratio, patch = integers_from(
+        channels, width, depth, heads, mlp_ratio, patch = check_counts(
             1, channels=channels, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, patch=patch
         )
         sides = as_resolution(resolution)

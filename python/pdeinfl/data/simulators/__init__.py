@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pdeinfl.arguments import check_one_of
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
-from pdeinfl.data.simulators.arguments import EQUATIONS, check_one_of, refuse_gas_arguments
+from pdeinfl.data.simulators.arguments import EQUATIONS, refuse_gas_arguments
 from pdeinfl.data.simulators.euler import INTERVAL, MAX_CFL, euler_provenance, simulate_plan
 from pdeinfl.data.simulators.euler_plan import plan_euler
 from pdeinfl.data.simulators.initial_conditions import PRESETS, InitialCondition

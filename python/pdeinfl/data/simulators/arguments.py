@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 EQUATIONS = ("CE", "NS")
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """``value`` as an int that is at least ``least``."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise ValueError(f"`{name}` must be an integer; got {value!r}") from None
-    if count < least:
-        raise ValueError(f"`{name}` must be at least {least}; got {count}")
-    return count
 
 
 def check_classes(classes: str | Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
@@ -31,12 +19,6 @@ def check_classes(classes: str | Sequence[str] | Mapping[str, Any]) -> tuple[str
     if len(set(names)) < len(names):
         raise ValueError(f"`classes` must not repeat a name; got {', '.join(names)}")
     return names
-
-
-def check_one_of(name: str, value: Any, valid: Collection[str]) -> None:
-    """ValueError unless ``value`` is among the valid ones, which the message lists."""
-    if value not in valid:
-        raise ValueError(f"`{name}` must be one of {', '.join(valid)}; got {value!r}")
 
 
 def refuse_gas_arguments(initial_states: Any, refinement: int | None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pdeinfl import _core
+from pdeinfl.arguments import check_count
 from pdeinfl.data.progress import ProgressReport
-from pdeinfl.data.simulators.arguments import check_count
 from pdeinfl.data.simulators.euler_plan import EulerPlan, check_states, plan_euler
 from pdeinfl.data.simulators.initial_conditions import InitialCondition
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfl.data.simulators.arguments import check_classes, check_count
+from pdeinfl.arguments import check_count
+from pdeinfl.data.simulators.arguments import check_classes
 from pdeinfl.data.simulators.initial_conditions import InitialCondition, check_physical, draw_states, initial_condition
 
 _CHUNK_BYTES = 128 * 2**20

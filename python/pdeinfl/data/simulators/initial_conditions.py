@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pdeinfl.arguments import check_one_of
+
 InitialCondition = Callable[[np.random.Generator, int], np.ndarray]
 """An initial-condition class: ``(generator, resolution) -> (4, resolution, resolution)``."""
 
@@ -110,8 +112,7 @@ def initial_condition(name: str, preset: str = "release_like") -> InitialConditi
     Raises:
         ValueError: unknown preset or class; the message lists the valid names.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}")
+    check_one_of("preset", preset, PRESETS)
     if name not in CE_CLASSES:
         raise ValueError(
             f"`classes` must be among {', '.join(CE_CLASSES)} for CE; got {name!r}: pass a dict of name to function "

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from pdeinfl import _core
+from pdeinfl.arguments import check_count
 from pdeinfl.data.progress import ProgressReport
-from pdeinfl.data.simulators.arguments import check_classes, check_count
+from pdeinfl.data.simulators.arguments import check_classes
 from pdeinfl.data.simulators.initial_conditions import InitialCondition, trajectory_generator
 from pdeinfl.data.simulators.spectral_flow import SpectralFlow
 from pdeinfl.data.simulators.turbulence_initial_conditions import NS_CLASSES, BrownianBridge, Gauss, Sines

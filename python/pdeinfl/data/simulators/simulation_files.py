@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from pdeinfl.arguments import check_count, check_one_of
 from pdeinfl.data.mini_batch import CE_CHANNELS, NS_CHANNELS
 from pdeinfl.data.progress import ProgressReport
 from pdeinfl.data.simulators import euler
-from pdeinfl.data.simulators.arguments import EQUATIONS, check_count, check_one_of, refuse_gas_arguments
+from pdeinfl.data.simulators.arguments import EQUATIONS, refuse_gas_arguments
 from pdeinfl.data.simulators.euler_plan import EulerPlan, plan_euler
 from pdeinfl.data.simulators.initial_conditions import PRESETS, InitialCondition
 from pdeinfl.data.writer import TrajectoryWriter
