@@ -1,5 +1,8 @@
 """Epochs of training batches: every transition once, an order fixed by its arguments, and no thread left behind."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -119,6 +122,37 @@ def test_early_exit_ends_the_thread():
         assert not any(t.name == "pdeinfl-prefetch" for t in threading.enumerate())
     visited(stream_batches(traj, 1, 0, 0, prefetch=2))
     assert not any(t.name == "pdeinfl-prefetch" for t in threading.enumerate())
+
+
+THREADS = """
+import os
+import numpy as np
+import torch
+from pdeinfl.data.streaming import stream_batches
+from pdeinfl.data.trajectories import Trajectories
+
+class FromDisk:
+    in_memory = False
+    states = np.ones((4, 6, 4, 64, 64), np.float32)
+    shape = states.shape
+    def read(self, row, start, stop):
+        return self.states[row, start:stop]
+
+torch.set_num_threads(2)
+torch.ones(2**20).add(1)  # starts PyTorch's own
+traj = Trajectories([FromDisk()], [0] * 4, range(4), [0] * 4, ["RP"], ("density", "momentum_x", "momentum_y", "energy"))
+alone = len(os.listdir("/proc/self/task"))
+most = max(len(os.listdir("/proc/self/task")) for _ in stream_batches(traj, 4, seed=0, epoch=0))
+print(most - alone)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads by /proc")
+def test_the_thread_starts_no_openmp_threads_of_its_own():
+    """With more of them than cores, OpenMP stops the training's from spinning between operations."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 1
 
 
 def test_errors_of_the_thread_arrive():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -266,7 +267,16 @@ def _one_line(error: BaseException | str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: maps errors to exit codes."""
     _terminate_like_interrupt()
+    _spin_briefly()
     sys.exit(invoke(arguments))
+
+
+def _spin_briefly() -> None:
+    """Unless the environment says otherwise, have idle threads of GNU OpenMP, which PyTorch brings and which reads this
+    when it is loaded, spin for half a millisecond: by default it is 16, on cores that the Rust core's threads wait for;
+    not to spin at all costs more, for each of PyTorch's operations then wakes them."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _terminate_like_interrupt() -> None:

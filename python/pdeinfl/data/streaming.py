@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pdeinfl.arguments import check_count
 from pdeinfl.data.trajectories import Trajectories
+from pdeinfl.data.transitions import split_pairs
 from pdeinfl.devices import check_device
 
 Batch = tuple[Tensor, Tensor]
@@ -118,16 +119,11 @@ def _from_disk(
             while len(following) * len(shuffled) < len(upcoming) * position:
                 following.append(traj.read(upcoming[len(following)], 0, steps + 1))
             if filled == batch_size:
-                yield _split(pairs)
+                yield split_pairs(pairs)
                 filled = 0
         current = following
     if filled:
-        yield _split(pairs[:filled])
-
-
-def _split(pairs: np.ndarray) -> Batch:
-    both = torch.from_numpy(pairs)
-    return both[:, 0].clone(), both[:, 1].clone()
+        yield split_pairs(pairs[:filled])
 
 
 def _delivered(batches: Iterator[Batch], device: torch.device, prefetch: int) -> Iterator[Batch]:
