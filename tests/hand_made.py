@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pdeinfl.analysis.response_check import ResponseCheck
+from pdeinfl.analysis.response_checks import ResponseCheck
 
 
 def response_check(predicted, measured, steps, errors, order=2.0, radius=0.1, observables=("smse",)):

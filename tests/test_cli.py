@@ -152,6 +152,7 @@ def test_check(call, data, tmp_path):
     arguments = ["--transitions", 1, "--relative-damping", 0.1, "--tol", 0.5, "--figure", tmp_path / "check"]
     code, out, _ = call("check", data / "vit.pt", data / "ce", *arguments)
     assert code == 0
+    assert "the model answers as H says: all " in out
     assert "observed order                 2.0" in out
     assert out.count("perturbation ") == 2
     assert (tmp_path / "check.pdf").exists()

@@ -567,9 +567,9 @@ def test_a_small_observable_that_is_all_wrong_is_seen():
     measured = predicted * np.array([1.01, 2.0])[:, None]
     check = response_check(predicted, measured, np.ones(4), np.ones((4, 2)), 2.0, 0.5, ("smse", "mass"))
     row = response_check_table({"UNet": check}).rows[0]
-    assert row[1:3] == ("12", "1 (mass)")
+    assert row[1:4] == ("12", "0", "1 (mass)")
     lost = replace(check, measured=np.where(predicted < 1, np.nan, measured))
-    assert response_check_table({"UNet": lost}).rows[0][2] == "— (mass)"
+    assert response_check_table({"UNet": lost}).rows[0][3] == "— (mass)"
 
 
 def pairs(response, perturbation, **more):

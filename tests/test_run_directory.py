@@ -8,7 +8,7 @@ import pytest
 
 import pdeinfl as pi
 from hand_made import response_check
-from pdeinfl.analysis.response_check import ResponseCheck
+from pdeinfl.analysis.response_checks import ResponseCheck
 from pdeinfl.data.writer import write_trajectories
 from pdeinfl.run_directory import (
     CHECK_VERSION,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pdeinfl.analysis.aggregation import two_time as two_time
     from pdeinfl.analysis.damping_curves import damping_path as damping_path
     from pdeinfl.analysis.dynamics import training_dynamics as training_dynamics
+    from pdeinfl.analysis.response_checks import response_check as response_check
     from pdeinfl.analysis.rollout_link import rollout_link as rollout_link
     from pdeinfl.contraction import gram as gram
     from pdeinfl.data.mini_batch import MiniBatch as MiniBatch
@@ -48,6 +49,7 @@ _HOMES = {
     "lag_profile": "pdeinfl.analysis.aggregation",
     "open_trajectories": "pdeinfl.data.readers",
     "report": "pdeinfl.html_report",
+    "response_check": "pdeinfl.analysis.response_checks",
     "rollout_link": "pdeinfl.analysis.rollout_link",
     "simulate": "pdeinfl.data.simulators",
     "train": "pdeinfl.surrogates.training",

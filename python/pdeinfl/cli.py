@@ -175,9 +175,12 @@ def check(
     tol: float,
     figure: Path | None,
 ) -> None:
-    """Perturb the model of CHECKPOINT along -1/eta g and compare every observable's response with H (needs DATA)."""
+    """Does the model of CHECKPOINT answer a step along -1/eta g as H says, on a mini-batch of DATA?
+
+    CHECKPOINT is one that `pdeinfl train` or a run wrote.
+    """
     from pdeinfl import figures
-    from pdeinfl.analysis.response_check import response_check
+    from pdeinfl.analysis.response_checks import response_check
     from pdeinfl.data.readers import open_trajectories
     from pdeinfl.engine.damping import Damping
     from pdeinfl.engine.influence_matrix import influence as compute
@@ -187,6 +190,12 @@ def check(
     batch = open_trajectories(list(data)).mini_batch(mini_batch, n_transitions=transitions)
     result = compute(model, batch, response, damping=Damping.relative(relative_damping), tol=tol, progress=True)
     found = response_check(model, batch, result)
+    n, bad = found.predicted.size, found.n_exceeding
+    click.echo(
+        f"the model answers as H says: all {n} responses lie within its certified error"
+        if not bad
+        else f"the model does NOT answer as H says: {bad} of {n} responses differ by more than its certified error"
+    )
     click.echo(f"observed order                 {found.order:.2f}  (2: truncation of the central difference)")
     click.echo(f"difference from -H             {found.relative_difference:.2e}  relative, of the worst observable")
     click.echo(f"certified error of H           {result.relative_error.max():.2e}")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdeinfl.analysis.response_check import ResponseCheck
+from pdeinfl.analysis.response_checks import ResponseCheck
 from pdeinfl.atomic import atomic_path
 from pdeinfl.data.readers import open_trajectories
 from pdeinfl.data.trajectories import Trajectories
@@ -235,7 +235,7 @@ def _settings(config: dict[str, Any], histories: dict[str, list[History]]) -> di
         found = histories.get(s["name"], [])
         arguments = ", ".join(f"{k} {v}" for k, v in s["arguments"].items())
         size = f"{found[0].n_parameters:,} parameters" if found else "not trained"
-        out[s["name"]] = f"{s['kind']} ({arguments}), {size}, {s['training']['epochs']} epoch(s)"
+        out[s["name"]] = f"{s['kind']} ({arguments}), {size}, epochs {s['training']['epochs']}"
         if found:
             final = [h.val_loss[-1] for h in found]
             out[f"{s['name']}, validation SMSE"] = ", ".join(f"{v:.4f}" for v in final) + " (one per seed)"

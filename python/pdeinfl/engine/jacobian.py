@@ -56,23 +56,8 @@ class PullBack:
 class Jacobian:
     """``J = ∂ŷ/∂θ`` of a module, applied from either side without being formed.
 
-    Each kind of product goes the first of the ways below that the module takes, with one warning where a slower one had
-    to do (`transforms`). What each costs, in forward passes per direction of twelve at once (gradients: per example),
-    on two virtual cores, the demo's UNet and ViT on 24 states of 4×32×32:
-
-    =========  ==========================  ====  ====
-    product    way                         UNet  ViT
-    =========  ==========================  ====  ====
-    jvp        forward mode under vmap     0.9   0.8
-    jvp        a loop of forward mode      3.5   2.9
-    jvp        double backward under vmap  3.2   0.9
-    jvp        a loop of double backward   3.3   1.8
-    vjp        vjp under vmap              0.9   0.7
-    vjp        backward under vmap         1.5   0.8
-    vjp        a loop of backward          1.7   1.5
-    gradients  vmap over examples          8     5
-    gradients  a loop over examples        17    19
-    =========  ==========================  ====  ====
+    Each kind of product goes the first of several ways that the module takes, with one warning where a slower one had
+    to do (`transforms`; what each costs: docs/any_module.md).
 
     Peak memory of a product: its operands and result, plus at most 30 % of the memory free when the object was made
     (or of ``memory_budget``) for activations; chunks are halved when that estimate fails.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfl.analysis.response_check import response_check
+from pdeinfl.analysis.response_checks import response_check
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.engine.damping import Damping

@@ -185,10 +185,18 @@ def response_check_table(checks: Mapping[str, Any]) -> Table:
         worst = int(np.argmax(np.where(np.isnan(gaps), np.inf, gaps)))
         gap = significant(gaps[worst], 2) + (f" ({found[worst][0]})" if len(found) > 1 else "")
         radius = ("≥ " if check.radius_is_at_least else "") + significant(check.trust_radius)
-        cells = (str(check.predicted.size), gap, decimal(check.order), radius)
+        n = check.predicted.size
+        cells = (str(n), str(n - check.n_exceeding), gap, decimal(check.order), radius)
         rows.append((name or "surrogate", *cells))
     first = next((check.observables[0] for check in checks.values() if check.observables), "first observable")
-    header = ("surrogate", "pairs checked", "largest deviation / largest |H|", "observed order", "trust radius")
+    header = (
+        "surrogate",
+        "pairs checked",
+        "within the certified error",
+        "largest deviation / largest |H|",
+        "observed order",
+        "trust radius",
+    )
     note = (
         "The observables were re-evaluated after finite steps along the parameter step of a perturbation. Central "
         "differences have order 2. Each observable's deviation is relative to its own largest |H|; the worst is shown. "

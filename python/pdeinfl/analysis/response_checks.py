@@ -83,6 +83,11 @@ class ResponseCheck:
         gap, size = (np.linalg.norm(a, axis=(0, 2)) for a in (self.measured - self.predicted, self.predicted))
         return float(np.divide(gap, size, out=np.where(gap == 0, 0.0, np.inf), where=size > 0).max())
 
+    @property
+    def n_exceeding(self) -> int:
+        """Entries that differ from H by more than its certified error plus four times the extrapolation's own."""
+        return int((~(np.abs(self.measured - self.predicted) <= self.bound + 4 * self.error)).sum())
+
 
 def response_check(
     model: nn.Module,
