@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pdeinfl_core::gram::{Products, SliceRows, cross_gram, gram};
+use pdeinfl_core::gram::{Products, SliceRows, combine_into, cross_gram, gram};
 use pdeinfl_core::pool;
 use rayon::prelude::*;
 
@@ -138,6 +138,38 @@ fn plain(a: &[f32], n: usize, k: usize, out: &mut [f64]) {
     }
 }
 
+/// A coefficient times a source row after the other, added to each row: what the compiler makes of it.
+fn plain_combination(coefficients: &[f64], q: &[f32], k: usize, rows: &mut [f64]) {
+    let n = q.len() / k;
+    for (row, coefficients) in rows.chunks_exact_mut(k).zip(coefficients.chunks_exact(n)) {
+        for (source, &c) in q.chunks_exact(k).zip(coefficients) {
+            row.iter_mut().zip(source).for_each(|(r, &x)| *r += c * f64::from(x));
+        }
+    }
+}
+
+/// Rows += coefficients · sources, as the solver orthogonalises: few rows, many sources.
+fn combinations(c: &mut Criterion) {
+    for (m, n, k) in [(12, 500, 20_836), (12, 100, 146_569), (6, 120, 20_836)] {
+        let q = values(n * k);
+        let sources = SliceRows::new(&q, n, k, k).expect("fits");
+        let coefficients: Vec<f64> = values(m * n).into_iter().map(f64::from).collect();
+        let mut rows = vec![0.0; m * k];
+        let mut group = c.benchmark_group(format!("combine_into/{m}x{n}x{k}"));
+        group.sample_size(10).throughput(Throughput::Elements((m * n * k) as u64));
+        group.bench_function("groups of eight", |bencher| {
+            bencher.iter(|| {
+                let work = |p: &pool::Progress| combine_into(&coefficients, &sources, &mut rows, p);
+                pool::run(None, &mut |_| true, work).expect("runs");
+            });
+        });
+        group.bench_function("plain loop, one thread", |bencher| {
+            bencher.iter(|| plain_combination(&coefficients, &q, k, &mut rows));
+        });
+        group.finish();
+    }
+}
+
 fn bench(c: &mut Criterion) {
     roofline();
     for (n, k) in [(48, 400_000), (192, 100_000), (816, 25_000)] {
@@ -167,6 +199,7 @@ fn bench(c: &mut Criterion) {
         });
     });
     group.finish();
+    combinations(c);
 }
 
 criterion_group!(benches, bench);

@@ -1,4 +1,4 @@
-"""Circular padding whose backward pass copies each gradient once."""
+"""Circular padding whose backward pass copies a gradient once for each axis."""
 
 from __future__ import annotations
 
