@@ -103,7 +103,7 @@ def test_a_stored_result_keeps_its_audit(tmp_path):
 
 @pytest.mark.parametrize("options", [{"audit": -1}, {"audit": 2, "response_batch": mini_batch(2)}])
 def test_bad_audits_are_refused(options):
-    with pytest.raises(ValueError, match="`audit` must be (an integer|a number of perturbations that also respond)") as caught:
+    with pytest.raises(ValueError, match=r"`audit` must be an? (integer|number of perturbations)") as caught:
         solve(**options)
     assert "\n" not in str(caught.value)
 
