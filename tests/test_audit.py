@@ -101,9 +101,15 @@ def test_a_stored_result_keeps_its_audit(tmp_path):
     assert not changed.agrees
 
 
-@pytest.mark.parametrize("options", [{"audit": -1}, {"audit": 2, "response_batch": mini_batch(2)}])
-def test_bad_audits_are_refused(options):
-    with pytest.raises(ValueError, match=r"`audit` must be an? (integer|number of perturbations)") as caught:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"audit": -1}, "`audit` must be an integer of at least 0; got -1"),
+        ({"audit": 2, "response_batch": mini_batch(2)}, "`audit` must be a number of perturbations that also respond"),
+    ],
+)
+def test_bad_audits_are_refused(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
         solve(**options)
     assert "\n" not in str(caught.value)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pdeinfl as pi
-from pdeinfl.engine.damping import is_listed
+from pdeinfl.arguments import is_listed
 
 
 def test_a_number_is_absolute():

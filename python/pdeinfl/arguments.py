@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -31,3 +31,10 @@ def check_one_of(name: str, value: Any, valid: Collection[str]) -> None:
     """ValueError unless ``value`` is among the valid ones, which the message lists."""
     if value not in valid:
         raise ValueError(f"`{name}` must be one of {', '.join(valid)}; got {value!r}")
+
+
+def is_listed(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether these are several values rather than one."""
+    # Arrays and tensors without an axis are numbers, though they have __iter__.
+    single = isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0
+    return isinstance(value, Iterable) and not single

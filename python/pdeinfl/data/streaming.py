@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdeinfl.arguments import check_count
+from pdeinfl.arguments import check_counts
 from pdeinfl.data.trajectories import Trajectories
 from pdeinfl.data.transitions import split_pairs
 from pdeinfl.devices import check_device
@@ -56,11 +56,8 @@ def stream_batches(
         ValueError: an argument out of range, or no transitions; a damaged file.
         OSError: a file that cannot be read.
     """
-    values = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "prefetch": prefetch, "rank": rank,
-              "world_size": world_size, "buffer_bytes": buffer_bytes}  # fmt: skip
-    for name, value in values.items():
-        least = 1 if name in ("batch_size", "world_size", "buffer_bytes") else 0
-        check_count(name, value, least)
+    check_counts(1, batch_size=batch_size, world_size=world_size, buffer_bytes=buffer_bytes)
+    check_counts(0, seed=seed, epoch=epoch, prefetch=prefetch, rank=rank)
     if rank >= world_size:
         raise ValueError(f"`rank` must be below `world_size` ({world_size}); got {rank}")
     if len(traj) == 0 or traj.n_times < 2:

@@ -100,12 +100,13 @@ class Adapter(nn.Module):
         statistics = {"mean": mean, "std": std, "target_mean": target_mean}
         statistics["target_std"] = std if target_std is None else target_std
         for name, values in statistics.items():
+            refusal = ValueError(f"`{name}` must be a finite number or one for each channel; got {values!r}")
             try:
                 tensor = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
             except (TypeError, ValueError, RuntimeError):
-                raise ValueError(f"`{name}` must be a finite number or one for each channel; got {values!r}") from None
+                raise refusal from None
             if tensor.ndim > 1 or not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"`{name}` must be a finite number or one for each channel; got {values!r}")
+                raise refusal
             if name.endswith("std") and not bool((tensor > 0).all()):
                 raise ValueError(f"`{name}` must be positive; got {values!r}: give constant channels 1")
             self.register_buffer(name, tensor.reshape(-1))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, SupportsFloat, TypeGuard
+from typing import Any, SupportsFloat
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,3 @@ class Damping:
     def resolve(self, lambda_max: float) -> float:
         """The absolute λ for a metric whose largest eigenvalue is ``lambda_max``."""
         return self.value * lambda_max if self.is_relative else self.value
-
-
-def is_listed(dampings: Any) -> TypeGuard[Iterable[Any]]:
-    """Whether these are several dampings rather than one."""
-    # Arrays and tensors without an axis are numbers, though they have __iter__.
-    single = isinstance(dampings, (str, bytes)) or getattr(dampings, "ndim", 1) == 0
-    return isinstance(dampings, Iterable) and not single

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from pdeinfl import _core
-from pdeinfl.arguments import check_counts, check_one_of, check_positive
+from pdeinfl.arguments import check_counts, check_one_of, check_positive, is_listed
 from pdeinfl.data.mini_batch import MiniBatch
 from pdeinfl.engine.audit import Audit, audit_solutions, spread
 from pdeinfl.engine.basis import inner
 from pdeinfl.engine.certificate import Certified, relative_error, rounding_factor, row_norms
-from pdeinfl.engine.damping import Damping, is_listed
+from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.gradients import gradient_set, measure_rounding, predict, refuse_mixing, residuals
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.memory import free_memory

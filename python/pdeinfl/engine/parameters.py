@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pdeinfl.arguments import is_listed
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -68,13 +71,11 @@ class FlatParameters:
             if not chosen:
                 raise ValueError("the module has no parameter that requires gradients: select some with `parameters`")
         else:
-            patterns = (
-                tuple(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else (patterns,)
-            )
-            for pattern in patterns:
+            wanted: tuple[Any, ...] = tuple(patterns) if is_listed(patterns) else (patterns,)
+            for pattern in wanted:
                 if not isinstance(pattern, str) or not any(fnmatchcase(name, pattern) for name in named):
                     raise ValueError(f"`parameters`: {pattern!r} matches none of {', '.join(named)}")
-            chosen = [name for name in named if any(fnmatchcase(name, pattern) for pattern in patterns)]
+            chosen = [name for name in named if any(fnmatchcase(name, pattern) for pattern in wanted)]
         complex_dtype = {torch.float64: torch.complex128}.get(dtype, torch.complex64)
 
         def convert(t: Tensor) -> Tensor:

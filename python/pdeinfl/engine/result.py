@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from pdeinfl import _core
+from pdeinfl.arguments import is_listed
 from pdeinfl.data.labelled_arrays import import_xarray
 from pdeinfl.engine.audit import Audit
 from pdeinfl.engine.certificate import DampingPath, relative_error, rounding_factor, row_norms, row_spreads
-from pdeinfl.engine.damping import Damping, is_listed
+from pdeinfl.engine.damping import Damping
 from pdeinfl.engine.shortfall import shortfall
 from pdeinfl.engine.sketch_path import SketchPath
 from pdeinfl.engine.standardized_error import DIAGONAL_KINDS, standardized_error

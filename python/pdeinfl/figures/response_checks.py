@@ -28,7 +28,7 @@ def response_check(checks: Any) -> Figure:
     error against ε, with a slope-2 guide.
 
     Args:
-        checks: what `pdeinfl.analysis.response_checks.response_check` returns, or ``{surrogate: check}``.
+        checks: what `pdeinfl.response_check` returns, or ``{surrogate: check}``.
     """
     named = inputs.by_surrogate(checks)
     figure, panels = style.grid(style.DOUBLE_COLUMN, 2.9, 1, 2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pdeinfl.arguments import is_listed
 from pdeinfl.observables.base import Observable, UserObservable
 from pdeinfl.observables.conserved import Energy, Mass, MomentumX, MomentumY
 from pdeinfl.observables.flow import Enstrophy, KineticEnergy
@@ -81,7 +82,7 @@ def resolve_all(
         ValueError: no observable at all, one listed twice, two different ones of one name that are not callables, or
             as `resolve`.
     """
-    listed = [specs] if isinstance(specs, str) or callable(specs) or not isinstance(specs, Iterable) else list(specs)
+    listed: list[Any] = list(specs) if is_listed(specs) and not callable(specs) else [specs]
     if not listed:
         raise ValueError("at least one observable must be given; valid here: " + ", ".join(available(channel_names)))
     found: dict[str, Observable] = {}
