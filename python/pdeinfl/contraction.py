@@ -150,7 +150,8 @@ def gram(
             read in place), or a list of these, stacked by rows.
         b: ``(m, K)``, likewise; ``None`` for ``a``.
         products: ``"float64"``: products and sums in float64; products of narrower storage are exact. ``"float32"``:
-            float32 products, summed in float32 in chains of 32, then in float64; about twice as fast.
+            float32 products, summed in float32 in chains of 32 and by panels of 1,024, then in float64; about twice
+            as fast.
         num_threads: default ``RAYON_NUM_THREADS``, else all cores.
         progress: called every 50 ms with the number of panels done.
 

@@ -1,6 +1,8 @@
 //! The micro-kernel: all dot products of a few rows of one packed panel with four rows of another.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use super::lanes::Lanes;
 use crate::isa::{Isa, Kind};
 
@@ -52,46 +54,71 @@ impl<P: Product> Kernel<P> {
     }
 }
 
+/// Ask for a line: in the nearest cache, or in the second.
 #[inline(always)]
-fn prefetch(address: *const u8) {
+fn prefetch<const NEAREST: bool>(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch of any address is allowed.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if NEAREST { _mm_prefetch::<_MM_HINT_T0>(address.cast()) } else { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = address;
+}
+
+/// Sums of the register tile over `steps`, by lanes.
+///
+/// # Safety
+/// `a` and `b` hold `R` and four packed rows, and the machine has the instructions of `V`.
+#[inline(always)]
+unsafe fn chain<V: Lanes, const R: usize>(
+    a: *const V::Scalar,
+    b: *const V::Scalar,
+    ahead: Ahead,
+    steps: Range<usize>,
+) -> [[V; TILE_COLUMNS]; R] {
+    let stride = STRIDE_BYTES / size_of::<V::Scalar>();
+    // SAFETY: the caller's promises; every column read lies below the width of a panel.
+    unsafe {
+        let mut sums = [[V::zero(); TILE_COLUMNS]; R];
+        for step in steps {
+            let k = step * V::N;
+            prefetch::<false>(ahead.address.wrapping_add(step * ahead.step));
+            let right: [V; TILE_COLUMNS] = std::array::from_fn(|j| V::load(b.add(j * stride + k)));
+            for (i, row) in sums.iter_mut().enumerate() {
+                let left = V::load(a.add(i * stride + k));
+                for (sum, right) in row.iter_mut().zip(right) {
+                    *sum = left.multiply_add(right, *sum);
+                }
+            }
+        }
+        sums
+    }
 }
 
 /// # Safety
 /// `a` and `b` hold `R` and four packed rows, `out` `4·R` elements, and the machine has the instructions of `V`.
 #[inline(always)]
 unsafe fn tile<V: Lanes, const R: usize>(a: *const V::Scalar, b: *const V::Scalar, ahead: Ahead, out: *mut f64) {
-    let size = size_of::<V::Scalar>();
-    let (width, stride) = (PANEL_BYTES / size, STRIDE_BYTES / size);
-    // SAFETY: the caller's promises; every column read lies below `width`.
+    let steps = PANEL_BYTES / size_of::<V::Scalar>() / V::N;
+    // The partial tiles of many rows fill the second-level cache.
+    for at in (0..R * TILE_COLUMNS).step_by(64 / size_of::<f64>()) {
+        prefetch::<true>(out.wrapping_add(at).cast());
+    }
+    // SAFETY: the caller's promises.
     unsafe {
-        let steps = width / V::N;
-        let mut start = 0;
-        while start < steps {
-            let end = steps.min(start.saturating_add(V::CHAIN));
-            let mut sums = [[V::zero(); TILE_COLUMNS]; R];
-            for step in start..end {
-                let k = step * V::N;
-                prefetch(ahead.address.wrapping_add(step * ahead.step));
-                let right: [V; TILE_COLUMNS] = std::array::from_fn(|j| V::load(b.add(j * stride + k)));
-                for (i, row) in sums.iter_mut().enumerate() {
-                    let left = V::load(a.add(i * stride + k));
-                    for (sum, right) in row.iter_mut().zip(right) {
-                        *sum = left.multiply_add(right, *sum);
-                    }
+        let mut sums = chain::<V, R>(a, b, ahead, 0..steps.min(V::CHAIN));
+        for start in (V::CHAIN..steps).step_by(V::CHAIN) {
+            let more = chain::<V, R>(a, b, ahead, start..steps.min(start + V::CHAIN));
+            for (row, more) in sums.iter_mut().zip(more) {
+                for (sum, more) in row.iter_mut().zip(more) {
+                    *sum = sum.add(more);
                 }
             }
-            for (i, row) in sums.into_iter().enumerate() {
-                V::add_sums(row, out.add(i * TILE_COLUMNS));
-            }
-            start = end;
+        }
+        for (i, row) in sums.into_iter().enumerate() {
+            V::add_sums(row, out.add(i * TILE_COLUMNS));
         }
     }
 }

@@ -18,13 +18,15 @@ pub(super) trait Lanes: Copy {
     type Scalar: Copy;
     /// Number of lanes.
     const N: usize;
-    /// Products that a lane adds before the sums go on in `f64`.
+    /// Products that a lane adds before it starts anew.
     const CHAIN: usize;
 
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const Self::Scalar) -> Self;
     /// `self·b + c`.
     unsafe fn multiply_add(self, b: Self, c: Self) -> Self;
+    /// Lane by lane.
+    unsafe fn add(self, b: Self) -> Self;
     /// Add the sum of the lanes of each of four registers to `out[0..4]`.
     unsafe fn add_sums(four: [Self; 4], out: *mut f64);
 }
@@ -97,6 +99,11 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the caller vouches for AVX2.
+            unsafe { _mm256_add_ps(self, b) }
+        }
+        #[inline(always)]
         unsafe fn add_sums(four: [Self; 4], out: *mut f64) {
             // SAFETY: as this function.
             unsafe { add_sums_f32(four, out) }
@@ -122,6 +129,11 @@ mod x86 {
         unsafe fn multiply_add(self, b: Self, c: Self) -> Self {
             // SAFETY: the caller vouches for FMA.
             unsafe { _mm256_fmadd_pd(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the caller vouches for AVX2.
+            unsafe { _mm256_add_pd(self, b) }
         }
         #[inline(always)]
         unsafe fn add_sums(four: [Self; 4], out: *mut f64) {
@@ -151,6 +163,11 @@ mod x86 {
         unsafe fn multiply_add(self, b: Self, c: Self) -> Self {
             // SAFETY: the caller vouches for AVX-512F.
             unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the caller vouches for AVX-512F.
+            unsafe { _mm512_add_ps(self, b) }
         }
         #[inline(always)]
         unsafe fn add_sums(four: [Self; 4], out: *mut f64) {
@@ -189,6 +206,11 @@ mod x86 {
             unsafe { _mm512_fmadd_pd(self, b, c) }
         }
         #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the caller vouches for AVX-512F.
+            unsafe { _mm512_add_pd(self, b) }
+        }
+        #[inline(always)]
         unsafe fn add_sums(four: [Self; 4], out: *mut f64) {
             // SAFETY: as this function.
             unsafe {
@@ -224,6 +246,10 @@ macro_rules! portable {
                 // A fused operation that the target lacks would be a library call per lane.
                 const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
                 std::array::from_fn(|i| if FUSED { self[i].mul_add(b[i], c[i]) } else { self[i] * b[i] + c[i] })
+            }
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                std::array::from_fn(|i| self[i] + b[i])
             }
             #[inline(always)]
             unsafe fn add_sums(four: [Self; 4], out: *mut f64) {

@@ -45,7 +45,8 @@ pub enum Products {
     /// Products and sums in `f64`: products of 32-bit and narrower storage are exact.
     #[default]
     Float64,
-    /// `f32` products, added in `f32` in chains of 32 and between the lanes of a register, then in `f64`.
+    /// `f32` products, added in `f32` in chains of 32; the few chains of a panel and the lanes of a register as well, then
+    /// in `f64`.
     Float32,
 }
 

@@ -27,6 +27,13 @@ pub(super) struct Block {
     pub(super) diagonal: bool,
 }
 
+impl Block {
+    /// Rows that a panel of it has: those of `a`, and those of `b` unless they are the same.
+    pub(super) fn n_packed(&self) -> usize {
+        self.a.len() + if self.diagonal { 0 } else { self.b.len() }
+    }
+}
+
 /// All output tiles, and the slabs that the contraction of each is cut into.
 #[derive(Debug)]
 pub(super) struct Plan {

@@ -12,6 +12,9 @@ use crate::pool::Progress;
 /// Rows of the right panel that stay in the second-level cache while all rows of the left panel pass by.
 const CACHED_ROWS: usize = 96;
 
+/// Most parts that a row is prefetched in.
+const MOST_PARTS: usize = 64;
+
 /// Bytes of files that a worker holds, shared between its rows.
 const READ_AHEAD_BYTES: usize = 32 << 20;
 
@@ -122,41 +125,58 @@ impl<P: Packed> Worker<P> {
         Ok(())
     }
 
-    /// All register tiles of one packed panel; the rows of the next one are prefetched meanwhile.
+    /// All register tiles of one packed panel. The rows of the next one are prefetched meanwhile, evenly: memory answers
+    /// only so many requests at a time, and those beyond would hold up the kernel's own.
     fn multiply(&self, sources: (&dyn Rows, &dyn Rows), block: &Block, next: Option<usize>, partial: &mut [f64]) {
-        let (n_a, n_b, rows) = (block.a.len(), block.b.len(), self.kernel.rows);
+        let rows = self.kernel.rows;
         let a = self.a.rows();
         let b = if block.diagonal { a } else { self.b.rows() };
-        let n_strips = n_b.div_ceil(TILE_COLUMNS);
+        let n_strips = block.b.len().div_ceil(TILE_COLUMNS);
+        let n_calls: usize = strips(block, rows).map(|(_, columns)| columns.len().div_ceil(TILE_COLUMNS)).sum();
+        // A power of two, so that parts are whole steps of bytes.
+        let parts = 1 << (n_calls / block.n_packed().max(1)).clamp(1, MOST_PARTS).ilog2();
         let mut calls = 0;
-        for cached in (0..n_b).step_by(CACHED_ROWS) {
-            let columns = cached..(cached + CACHED_ROWS).min(n_b);
-            let first = if block.diagonal { columns.start / rows * rows } else { 0 };
-            for i in (first..n_a).step_by(rows) {
-                let end = if block.diagonal { columns.end.min(i + rows) } else { columns.end };
-                for j in (columns.start..end).step_by(TILE_COLUMNS) {
-                    let ahead = next.map_or_else(|| idle(a), |column| self.ahead(sources, block, calls, column, a));
-                    let at = (i / rows * n_strips + j / TILE_COLUMNS) * rows * TILE_COLUMNS;
-                    self.kernel.run(&a[i * P::STRIDE..], &b[j * P::STRIDE..], ahead, &mut partial[at..]);
-                    calls += 1;
-                }
+        for (i, columns) in strips(block, rows) {
+            for j in columns.step_by(TILE_COLUMNS) {
+                let ahead = next.and_then(|column| ahead::<P>(sources, block, column, (calls, parts)));
+                let at = (i / rows * n_strips + j / TILE_COLUMNS) * rows * TILE_COLUMNS;
+                let (left, right) = (&a[i * P::STRIDE..], &b[j * P::STRIDE..]);
+                self.kernel.run(left, right, ahead.unwrap_or_else(|| idle(a)), &mut partial[at..]);
+                calls += 1;
             }
         }
     }
+}
 
-    /// The stretch of the next panel that the given call prefetches: one row each, those of `a` before those of `b`.
-    fn ahead(&self, sources: (&dyn Rows, &dyn Rows), block: &Block, call: usize, column: usize, a: &[P]) -> Ahead {
-        let found = if call < block.a.len() {
-            sources.0.address(block.a.start + call, column)
-        } else if !block.diagonal && call - block.a.len() < block.b.len() {
-            sources.1.address(block.b.start + call - block.a.len(), column)
-        } else {
-            None
-        };
-        // A vector of the panel is 64 bytes with the widest registers; half-wide ones prefetch each line twice.
-        let step = |size: usize| (64 / size_of::<P>() * size).max(1);
-        found.map_or_else(|| idle(a), |(address, size)| Ahead { address, step: step(size) })
-    }
+/// The first rows of the strips of `a` in the order in which they are multiplied, each with its columns.
+fn strips(block: &Block, rows: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let (n_a, n_b, diagonal) = (block.a.len(), block.b.len(), block.diagonal);
+    (0..n_b).step_by(CACHED_ROWS).flat_map(move |start| {
+        let end = (start + CACHED_ROWS).min(n_b);
+        let first = if diagonal { start / rows * rows } else { 0 };
+        (first..n_a).step_by(rows).map(move |i| (i, start..if diagonal { end.min(i + rows) } else { end }))
+    })
+}
+
+/// The stretch of the next panel, from `column` on, that a call prefetches: a part of a row, those of `a` before those
+/// of `b`.
+fn ahead<P: Product>(
+    sources: (&dyn Rows, &dyn Rows),
+    block: &Block,
+    column: usize,
+    (call, parts): (usize, usize),
+) -> Option<Ahead> {
+    let (row, part) = (call / parts, call % parts);
+    let (address, size) = if row < block.a.len() {
+        sources.0.address(block.a.start + row, column)?
+    } else if row < block.n_packed() {
+        sources.1.address(block.b.start + row - block.a.len(), column)?
+    } else {
+        return None;
+    };
+    // A vector of the panel is 64 bytes with the widest registers; half-wide ones prefetch each line twice.
+    let address = address.wrapping_add(part * (P::WIDTH * size / parts));
+    Some(Ahead { address, step: (64 / size_of::<P>() * size / parts).max(1) })
 }
 
 /// Prefetch something that is in the cache already.
