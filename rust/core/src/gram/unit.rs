@@ -112,6 +112,7 @@ impl<P: Packed> Worker<P> {
         if !block.diagonal {
             self.b.restart(block.b.len(), &slab);
         }
+        let parts = parts(block, self.kernel.rows);
         for start in slab.clone().step_by(P::WIDTH) {
             let columns = start..(start + P::WIDTH).min(slab.end);
             self.a.pack(sources.0, &block.a, &columns, self.isa)?;
@@ -119,7 +120,7 @@ impl<P: Packed> Worker<P> {
                 self.b.pack(sources.1, &block.b, &columns, self.isa)?;
             }
             let next = (columns.end < slab.end).then_some(columns.end);
-            self.multiply(sources, block, next, partial);
+            self.multiply(sources, block, next, parts, partial);
             progress.advance(1)?;
         }
         Ok(())
@@ -127,18 +128,22 @@ impl<P: Packed> Worker<P> {
 
     /// All register tiles of one packed panel. The rows of the next one are prefetched meanwhile, evenly: memory answers
     /// only so many requests at a time, and those beyond would hold up the kernel's own.
-    fn multiply(&self, sources: (&dyn Rows, &dyn Rows), block: &Block, next: Option<usize>, partial: &mut [f64]) {
+    fn multiply(
+        &self,
+        sources: (&dyn Rows, &dyn Rows),
+        block: &Block,
+        next: Option<usize>,
+        parts: usize,
+        partial: &mut [f64],
+    ) {
         let rows = self.kernel.rows;
         let a = self.a.rows();
         let b = if block.diagonal { a } else { self.b.rows() };
         let n_strips = block.b.len().div_ceil(TILE_COLUMNS);
-        let n_calls: usize = strips(block, rows).map(|(_, columns)| columns.len().div_ceil(TILE_COLUMNS)).sum();
-        // A power of two, so that parts are whole steps of bytes.
-        let parts = 1 << (n_calls / block.n_packed().max(1)).clamp(1, MOST_PARTS).ilog2();
         let mut calls = 0;
         for (i, columns) in strips(block, rows) {
             for j in columns.step_by(TILE_COLUMNS) {
-                let ahead = next.and_then(|column| ahead::<P>(sources, block, column, (calls, parts)));
+                let ahead = next.and_then(|column| ahead::<P>(sources, block, column, calls, parts));
                 let at = (i / rows * n_strips + j / TILE_COLUMNS) * rows * TILE_COLUMNS;
                 let (left, right) = (&a[i * P::STRIDE..], &b[j * P::STRIDE..]);
                 self.kernel.run(left, right, ahead.unwrap_or_else(|| idle(a)), &mut partial[at..]);
@@ -158,13 +163,20 @@ fn strips(block: &Block, rows: usize) -> impl Iterator<Item = (usize, Range<usiz
     })
 }
 
+/// Parts to prefetch a row in, so that all rows take most of the kernel's calls: a power of two, for whole steps of bytes.
+fn parts(block: &Block, rows: usize) -> usize {
+    let n_calls: usize = strips(block, rows).map(|(_, columns)| columns.len().div_ceil(TILE_COLUMNS)).sum();
+    1 << (n_calls / block.n_packed().max(1)).clamp(1, MOST_PARTS).ilog2()
+}
+
 /// The stretch of the next panel, from `column` on, that a call prefetches: a part of a row, those of `a` before those
 /// of `b`.
 fn ahead<P: Product>(
     sources: (&dyn Rows, &dyn Rows),
     block: &Block,
     column: usize,
-    (call, parts): (usize, usize),
+    call: usize,
+    parts: usize,
 ) -> Option<Ahead> {
     let (row, part) = (call / parts, call % parts);
     let (address, size) = if row < block.a.len() {
