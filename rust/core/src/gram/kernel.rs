@@ -26,6 +26,9 @@ pub(super) struct Ahead {
     pub(super) step: usize,
 }
 
+/// Steps of the inner loop taken at once; divides every chain and panel.
+const UNROLLED: usize = 4;
+
 /// Type in which products are taken.
 pub(super) trait Product: bytemuck::Pod + Send + Sync {
     /// Elements of a row of a packed panel.
@@ -82,14 +85,16 @@ unsafe fn chain<V: Lanes, const R: usize>(
     // SAFETY: the caller's promises; every column read lies below the width of a panel.
     unsafe {
         let mut sums = [[V::zero(); TILE_COLUMNS]; R];
-        for step in steps {
-            let k = step * V::N;
-            prefetch::<false>(ahead.address.wrapping_add(step * ahead.step));
-            let right: [V; TILE_COLUMNS] = std::array::from_fn(|j| V::load(b.add(j * stride + k)));
-            for (i, row) in sums.iter_mut().enumerate() {
-                let left = V::load(a.add(i * stride + k));
-                for (sum, right) in row.iter_mut().zip(right) {
-                    *sum = left.multiply_add(right, *sum);
+        for first in steps.step_by(UNROLLED) {
+            for step in first..first + UNROLLED {
+                let k = step * V::N;
+                prefetch::<false>(ahead.address.wrapping_add(step * ahead.step));
+                let right: [V; TILE_COLUMNS] = std::array::from_fn(|j| V::load(b.add(j * stride + k)));
+                for (i, row) in sums.iter_mut().enumerate() {
+                    let left = V::load(a.add(i * stride + k));
+                    for (sum, right) in row.iter_mut().zip(right) {
+                        *sum = left.multiply_add(right, *sum);
+                    }
                 }
             }
         }

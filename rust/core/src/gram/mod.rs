@@ -34,7 +34,7 @@ use crate::isa::Isa;
 use crate::pool::{Progress, pool};
 use ordered::Ordered;
 use plan::{Block, Plan};
-use unit::{Packed, Worker, partial_length, position};
+use unit::{Packed, Worker, add, partial_length, position};
 
 /// Most workers beyond the threads of the pool that files are read with: while some wait for the disk, others compute.
 const MAX_WAITING: usize = 8;
@@ -106,7 +106,7 @@ fn contract_in<P: Packed>(
         if slab.start == 0 {
             sum.fill(0.0);
         }
-        sum.iter_mut().zip(partial).for_each(|(s, p)| *s += p);
+        add(block, rows, partial, &mut sum);
         if slab.end == n_columns {
             scatter(&sum, block, symmetric, n_b, rows, out);
         }

@@ -12,11 +12,20 @@ const MIN_GROUP: usize = 96;
 /// Groups are whole register tiles of every kernel (2, 3 and 6 rows, 4 columns).
 const GROUP_STEP: usize = 12;
 
-/// Work units below which groups are made smaller.
-const MIN_UNITS: usize = 64;
+/// Work units that there should be at least, to go round.
+const MIN_UNITS: usize = 32;
 
-/// Work units above which slabs are made longer.
+/// Work units that are enough for any machine: beyond them slabs are made longer.
 const MAX_UNITS: usize = 192;
+
+/// Panels of a slab beyond which adding its partial tile costs next to nothing.
+const LONG_SLAB: usize = 16;
+
+/// What packing a row costs, in products of its panel with another row.
+const PACKING: f64 = 15.0;
+
+/// What adding the partial tile of a slab costs, in panels.
+const ADDING: f64 = 0.8;
 
 /// One output tile: these rows of `a` against these of `b`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +56,21 @@ impl Plan {
     /// Plan `n_a × n_b` products of length `n_columns` from panels of `width` columns.
     pub(super) fn new(n_a: usize, n_b: usize, symmetric: bool, n_columns: usize, width: usize) -> Self {
         let n_panels = n_columns.div_ceil(width);
-        let mut most = MAX_GROUP;
-        let mut blocks = blocks(n_a, n_b, symmetric, most);
-        while blocks.len() * n_panels < MIN_UNITS && most > MIN_GROUP {
-            most = (most / 2).max(MIN_GROUP);
-            blocks = self::blocks(n_a, n_b, symmetric, most);
+        let sizes =
+            std::iter::successors(Some(MAX_GROUP), |most| (*most > MIN_GROUP).then(|| (most / 2).max(MIN_GROUP)));
+        let mut cheapest: Option<(f64, Vec<Block>, usize)> = None;
+        for most in sizes {
+            let blocks = blocks(n_a, n_b, symmetric, most);
+            let n_units = blocks.len() * n_panels;
+            let panels = (n_units / MAX_UNITS).max(LONG_SLAB.min(n_units / MIN_UNITS)).clamp(1, n_panels.max(1));
+            // Where there are too few units to go round, the smallest groups are taken.
+            let cost = if n_units < MIN_UNITS { f64::INFINITY } else { overhead(&blocks, panels) };
+            if cheapest.as_ref().is_none_or(|(least, ..)| least.is_infinite() || cost < *least) {
+                cheapest = Some((cost, blocks, panels));
+            }
         }
-        let wanted = (MAX_UNITS / blocks.len().max(1)).clamp(1, n_panels.max(1));
-        let panels_per_slab = n_panels.div_ceil(wanted).max(1);
-        Self { blocks, n_slabs: n_panels.div_ceil(panels_per_slab), slab: panels_per_slab * width, n_columns }
+        let (_, blocks, panels) = cheapest.unwrap_or_default();
+        Self { blocks, n_slabs: n_panels.div_ceil(panels), slab: panels * width, n_columns }
     }
 
     pub(super) fn n_units(&self) -> usize {
@@ -67,6 +82,12 @@ impl Plan {
         let start = index % self.n_slabs * self.slab;
         (&self.blocks[index / self.n_slabs], start..(start + self.slab).min(self.n_columns))
     }
+}
+
+/// What is done beside multiplying, relative to it: packing both sides of a tile, adding up its slabs.
+fn overhead(blocks: &[Block], panels: usize) -> f64 {
+    let rows = |block: &Block| 1.0 / block.a.len() as f64 + 1.0 / block.b.len() as f64;
+    PACKING * blocks.first().map_or(0.0, rows) + ADDING / panels as f64
 }
 
 fn blocks(n_a: usize, n_b: usize, symmetric: bool, most: usize) -> Vec<Block> {
@@ -91,6 +112,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn slabs_are_long_and_groups_large_where_there_is_enough_to_go_round() {
+        let long = Plan::new(816, 816, true, 1_000_000, 1024);
+        assert_eq!(long.blocks.len(), 1);
+        assert!(long.slab >= LONG_SLAB * 1024);
+        let short = Plan::new(816, 816, true, 8 * 1024, 1024);
+        assert!(short.blocks.len() > 1 && short.n_units() >= MIN_UNITS);
+    }
 
     proptest! {
         #[test]

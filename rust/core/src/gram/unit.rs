@@ -163,6 +163,15 @@ fn strips(block: &Block, rows: usize) -> impl Iterator<Item = (usize, Range<usiz
     })
 }
 
+/// Add the partial tile of a block to a sum of them: of a diagonal block, the register tiles that were computed.
+pub(super) fn add(block: &Block, rows: usize, partial: &[f64], sum: &mut [f64]) {
+    for (i, columns) in strips(block, rows) {
+        let start = position(i, columns.start, block.b.len(), rows);
+        let end = start + columns.len().div_ceil(TILE_COLUMNS) * rows * TILE_COLUMNS;
+        sum[start..end].iter_mut().zip(&partial[start..end]).for_each(|(s, p)| *s += p);
+    }
+}
+
 /// Parts to prefetch a row in, so that all rows take most of the kernel's calls: a power of two, for whole steps of bytes.
 fn parts(block: &Block, rows: usize) -> usize {
     let n_calls: usize = strips(block, rows).map(|(_, columns)| columns.len().div_ceil(TILE_COLUMNS)).sum();
