@@ -19,8 +19,8 @@ struct Limits {
 /// Independent chains: more than a multiply-add's latency times the number of units, fewer than the registers.
 const CHAINS: usize = 12;
 
-/// Steps of each chain in one call of a probe: milliseconds, beside which waking the threads is short.
-const STEPS: usize = 1 << 20;
+/// Steps of each chain in one call of a probe: tens of milliseconds, beside which the system has put them on cores of their own.
+const STEPS: usize = 1 << 23;
 
 macro_rules! probe {
     ($name:ident, $features:literal, $set:path, $fused:path, $lanes:literal) => {
