@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from pdeinfl.data.sources import from_bfloat16, to_bfloat16
 from pdeinfl.data.splitting import part_sizes
 from pdeinfl.data.trajectories import Trajectories
 
@@ -184,6 +185,16 @@ def test_cache_rounds_once_and_stays():
         np.testing.assert_array_equal(cached.read(1, 2, 4), expected[1, 2:4])
     with pytest.raises(ValueError, match="bfloat16"):
         traj.cached("int8")
+
+
+def test_bfloat16_rounds_as_torch_does():
+    bits = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
+    bits[:70_000] = (bits[:70_000] & 0xFFFF0000) | 0x8000  # ties
+    values = np.concatenate([bits.view(np.float32), np.float32([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, 1e-45])])
+    expected = torch.from_numpy(values).bfloat16().float().numpy()
+    rounded = from_bfloat16(to_bfloat16(values))
+    np.testing.assert_array_equal(rounded, expected)
+    np.testing.assert_array_equal(np.signbit(rounded)[~np.isnan(values)], np.signbit(values)[~np.isnan(values)])
 
 
 def test_from_arrays_refuses():

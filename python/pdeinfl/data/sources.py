@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-import torch
 
 
 class Source(Protocol):
@@ -61,6 +60,21 @@ class TransposedSource:
         return self.source.read(row, start, stop).swapaxes(-1, -2)
 
 
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """float32 rounded to the nearest bfloat16, ties to even, as its bits: ``uint16`` of the same shape.
+
+    By NumPy, as `from_bfloat16`: threads that load data are to keep away from OpenMP (`transitions.split_pairs`).
+    """
+    bits = values.view(np.uint32)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """float32 of the bits of bfloat16."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 class CachedSource:
     """Another source whose trajectories stay in memory once read, as float32 or rounded to bfloat16."""
 
@@ -68,8 +82,8 @@ class CachedSource:
         if dtype not in ("bfloat16", "float32"):
             raise ValueError(f"a cache's dtype must be 'bfloat16' or 'float32'; got {dtype!r}")
         self.source = source
-        self.dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        self._kept: dict[int, torch.Tensor] = {}
+        self._rounds = dtype == "bfloat16"
+        self._kept: dict[int, np.ndarray] = {}
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -82,9 +96,10 @@ class CachedSource:
 
     def read(self, row: int, start: int, stop: int) -> np.ndarray:
         if row not in self._kept:
-            whole = np.ascontiguousarray(self.source.read(row, 0, self.shape[1]))
-            self._kept[row] = torch.tensor(whole).to(self.dtype)
-        return self._kept[row][start:stop].float().numpy()
+            whole = np.array(self.source.read(row, 0, self.shape[1]), np.float32, order="C")
+            self._kept[row] = to_bfloat16(whole) if self._rounds else whole
+        kept = self._kept[row][start:stop]
+        return from_bfloat16(kept) if self._rounds else kept
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_kept": {}}
