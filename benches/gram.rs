@@ -19,7 +19,7 @@ struct Limits {
 /// Independent chains: more than a multiply-add's latency times the number of units, fewer than the registers.
 const CHAINS: usize = 12;
 
-/// Steps of each chain in one call of a probe: tens of milliseconds, beside which the system has put them on cores of their own.
+/// Steps of each chain in one call of a probe: tens of milliseconds, long after the system has given each thread a core.
 const STEPS: usize = 1 << 23;
 
 macro_rules! probe {

@@ -107,6 +107,8 @@ unsafe fn chain<V: Lanes, const R: usize>(
 #[inline(always)]
 unsafe fn tile<V: Lanes, const R: usize>(a: *const V::Scalar, b: *const V::Scalar, ahead: Ahead, out: *mut f64) {
     let steps = PANEL_BYTES / size_of::<V::Scalar>() / V::N;
+    const { assert!(V::CHAIN.is_multiple_of(UNROLLED)) };
+    const { assert!((PANEL_BYTES / size_of::<V::Scalar>() / V::N).is_multiple_of(UNROLLED)) };
     // The partial tiles of many rows fill the second-level cache.
     for at in (0..R * TILE_COLUMNS).step_by(64 / size_of::<f64>()) {
         prefetch::<true>(out.wrapping_add(at).cast());
