@@ -6,6 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use pdeinfl_core::euler::state::Grid;
 use pdeinfl_core::euler::step::State;
 use pdeinfl_core::pool;
+use pdeinfl_core::team::with_team;
 
 /// Four quadrants of gas: shocks, contacts and fans in both directions.
 fn quadrants(n: usize) -> Vec<f64> {
@@ -24,7 +25,9 @@ fn time_steps(c: &mut Criterion) {
             let mut state = State::new(grid, &quadrants(n), rows);
             let pool = pool::pool(Some(threads)).expect("a pool of one or two threads");
             group.bench_function(BenchmarkId::new(format!("{threads}_threads"), n), |b| {
-                pool.install(|| b.iter(|| black_box(state.try_step(0.4 / state.signal_rate(), 1.0))));
+                pool.install(|| {
+                    with_team(|team| b.iter(|| black_box(state.try_step(team, 0.4 / state.signal_rate(), 1.0))));
+                });
             });
         }
     }

@@ -7,6 +7,7 @@ use pdeinfl_core::euler::state::{Block, CHANNELS, Grid, TILE, conserved_of, prim
 use pdeinfl_core::euler::step::State;
 use pdeinfl_core::euler::{MAX_CFL, Setup, solve_into};
 use pdeinfl_core::pool::{self, Progress};
+use pdeinfl_core::team::Team;
 use proptest::prelude::*;
 
 const GAMMA: f64 = 1.4;
@@ -104,7 +105,7 @@ proptest! {
         let mut state = State::new(Grid { nx: 7, ny: 5, gamma: GAMMA }, &w, 7);
         for _ in 0..10 {
             let rate = state.signal_rate();
-            prop_assert!(state.try_step(MAX_CFL / rate, 0.0));
+            prop_assert!(state.try_step(&mut Team::alone(), MAX_CFL / rate, 0.0));
         }
     }
 
@@ -185,7 +186,7 @@ fn bits_do_not_depend_on_rows_per_task() {
     let after = |rows: usize| {
         let mut state = State::new(grid, &w, rows);
         for _ in 0..4 {
-            assert!(state.try_step(0.4 / state.signal_rate(), 1.0));
+            assert!(state.try_step(&mut Team::alone(), 0.4 / state.signal_rate(), 1.0));
         }
         state.conserved().to_vec()
     };
@@ -238,10 +239,10 @@ fn a_step_that_fails_leaves_the_state() {
     let grid = Grid { nx: 6, ny: 5, gamma: GAMMA };
     let mut state = State::new(grid, &random_states(19, 1, 6, 5), 2);
     let (before, rate) = (state.conserved().to_vec(), state.signal_rate());
-    assert!(!state.try_step(1e3 / rate, 1.0));
+    assert!(!state.try_step(&mut Team::alone(), 1e3 / rate, 1.0));
     assert_eq!((state.conserved(), state.signal_rate()), (&before[..], rate));
     let mut fresh = State::new(grid, &random_states(19, 1, 6, 5), 2);
-    assert!(state.try_step(0.4 / rate, 1.0) && fresh.try_step(0.4 / rate, 1.0));
+    assert!(state.try_step(&mut Team::alone(), 0.4 / rate, 1.0) && fresh.try_step(&mut Team::alone(), 0.4 / rate, 1.0));
     assert_eq!(state.conserved(), fresh.conserved());
 }
 

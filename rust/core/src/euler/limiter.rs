@@ -1,6 +1,6 @@
 //! Face states from cell averages.
 
-use super::state::{Block, CHANNELS, TILE, lesser};
+use super::state::{Block, CHANNELS, lesser};
 
 /// Half of the monotonised-central slope: `½ minmod(2Δ₋, 2Δ₊, ½(Δ₋ + Δ₊))`.
 ///
@@ -28,16 +28,18 @@ pub fn reconstruct(
     lower: &mut Block,
     upper: &mut Block,
 ) {
-    assert!(n <= TILE + 2);
     let starts = [0, stride, 2 * stride, 3 * stride];
     let [a, b, d] = [previous, here, next].map(|row| starts.map(|start| &row[start..start + n]));
+    let (lower, upper) = (lower.first_mut(n), upper.first_mut(n));
     for j in 0..n {
-        let half: [f64; CHANNELS] = std::array::from_fn(|c| slope * half_slope(a[c][j], b[c][j], d[c][j]));
+        // Written out: `array::from_fn` was left as a call for each cell, which kept the loop from being vectorised.
+        let half = |c: usize| slope * half_slope(a[c][j], b[c][j], d[c][j]);
+        let half = [half(0), half(1), half(2), half(3)];
         let positive = (b[0][j] - half[0].abs() > 0.0) & (b[3][j] - half[3].abs() > 0.0);
         for c in 0..CHANNELS {
             let half = if positive { half[c] } else { 0.0 };
-            lower.0[c][j] = b[c][j] - half;
-            upper.0[c][j] = b[c][j] + half;
+            lower[c][j] = b[c][j] - half;
+            upper[c][j] = b[c][j] + half;
         }
     }
 }

@@ -6,6 +6,7 @@ use super::state::{CHANNELS, Grid};
 use super::step::State;
 use crate::error::{Error, Result};
 use crate::pool::Progress;
+use crate::team::{Team, with_team};
 
 /// Largest CFL number that the scheme takes, and the default.
 pub const MAX_CFL: f64 = 0.475;
@@ -115,19 +116,22 @@ pub fn solve_into<T: Snapshot>(
         .enumerate()
         .with_max_len(1)
         .try_for_each(|(k, ((w, out), steps))| -> Result<()> {
-            *steps = solve_one(setup, k, w, out, setup.nx, progress)?;
+            *steps = solve_one(&mut Team::alone(), setup, k, w, out, setup.nx, progress)?;
             Ok(())
         })?;
     let rows = setup.nx.div_ceil(2 * threads).max(8);
-    for k in 0..shared {
-        let w = &primitives[(whole + k) * initial..][..initial];
-        let out = &mut out_shared[k * trajectory..][..trajectory];
-        steps_shared[k] = solve_one(setup, whole + k, w, out, rows, progress)?;
-    }
-    Ok(())
+    with_team(|team| {
+        for k in 0..shared {
+            let w = &primitives[(whole + k) * initial..][..initial];
+            let out = &mut out_shared[k * trajectory..][..trajectory];
+            steps_shared[k] = solve_one(team, setup, whole + k, w, out, rows, progress)?;
+        }
+        Ok(())
+    })
 }
 
 fn solve_one<T: Snapshot>(
+    team: &mut Team,
     setup: &Setup,
     index: usize,
     primitives: &[f64],
@@ -151,7 +155,7 @@ fn solve_one<T: Snapshot>(
                 progress.check()?;
                 let (dt, last) = next_step(setup.interval - elapsed, setup.cfl / state.signal_rate());
                 // First order is positive under the same CFL condition; it is for steps that second order cannot take.
-                if !state.try_step(dt, 1.0) && !state.try_step(dt, 0.0) {
+                if !state.try_step(team, dt, 1.0) && !state.try_step(team, dt, 0.0) {
                     let time = (k - 1) as f64 * setup.interval + elapsed;
                     return Err(Error::invalid(format!(
                         "trajectory {index} has density or pressure that is not positive and finite after time {time:.6} \

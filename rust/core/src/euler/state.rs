@@ -1,24 +1,43 @@
 //! Grid, storage layout and equation of state.
 //!
 //! Fields are structures of arrays by row: row `i` (an x index) holds its four channels one after the other, each
-//! contiguous in y. Conserved rows have `ny` columns; primitive rows carry [`GHOST`] periodic columns on either side.
+//! contiguous in y. Conserved rows have `ny` columns; primitive rows carry [`GHOST`] periodic columns on either side, and
+//! then unused ones, so that loops may run to the next multiple of [`LANES`].
 
 /// Channels: density, two velocities or momenta, pressure or total energy.
 pub const CHANNELS: usize = 4;
 /// Ghost columns on either side of a primitive row: a face needs two cells on each side.
 pub const GHOST: usize = 2;
 /// Columns that a tile works on at once.
-pub const TILE: usize = 64;
+pub const TILE: usize = 128;
+/// Loops over columns run to a multiple of this, the widest vector: one cell on its own takes as long as eight.
+pub const LANES: usize = 8;
+/// Columns of a [`Block`].
+const WIDTH: usize = TILE + 2 * LANES;
 
-/// Scratch for one row of a tile: four channels over up to [`TILE`] cells, one more face and ghosts.
+/// Scratch for one row of a tile: four channels over up to [`TILE`] cells, one more face, ghosts and unused columns.
 #[derive(Clone)]
 #[repr(align(64))]
-pub struct Block(pub [[f64; TILE + 8]; CHANNELS]);
+pub struct Block(pub [[f64; WIDTH]; CHANNELS]);
 
 impl Block {
     /// All zeros.
     pub fn new() -> Self {
-        Self([[0.0; TILE + 8]; CHANNELS])
+        Self([[0.0; WIDTH]; CHANNELS])
+    }
+
+    /// `n` columns from `start`. Loops go over such slices: with an array, each index would be checked.
+    #[inline(always)]
+    pub fn columns(&self, start: usize, n: usize) -> [&[f64]; CHANNELS] {
+        let [a, b, c, d] = &self.0;
+        [&a[start..start + n], &b[start..start + n], &c[start..start + n], &d[start..start + n]]
+    }
+
+    /// The first `n` columns.
+    #[inline(always)]
+    pub fn first_mut(&mut self, n: usize) -> [&mut [f64]; CHANNELS] {
+        let [a, b, c, d] = &mut self.0;
+        [&mut a[..n], &mut b[..n], &mut c[..n], &mut d[..n]]
     }
 }
 
@@ -45,12 +64,12 @@ impl Grid {
         CHANNELS * self.ny
     }
 
-    /// Length of one channel of a primitive row, ghosts included.
+    /// Length of one channel of a primitive row, with ghosts and unused columns.
     pub fn stride(&self) -> usize {
-        self.ny + 2 * GHOST
+        (self.ny + 2 * GHOST).next_multiple_of(LANES) + LANES
     }
 
-    /// Length of a primitive row, all channels and ghosts.
+    /// Length of a primitive row, all channels.
     pub fn primitive_row(&self) -> usize {
         CHANNELS * self.stride()
     }
@@ -81,7 +100,9 @@ pub fn primitive_of(u: [f64; CHANNELS], gamma: f64) -> [f64; CHANNELS] {
 #[inline(always)]
 pub fn signal_rate(w: [f64; CHANNELS], grid: &Grid) -> f64 {
     let [rho, vx, vy, p] = w;
-    let sound = (grid.gamma * p / rho).sqrt();
+    // As in `primitive_of`, so that a loop which calls both divides once.
+    let volume = 1.0 / rho;
+    let sound = (grid.gamma * p * volume).sqrt();
     let rate = (vx.abs() + sound) * grid.nx as f64 + (vy.abs() + sound) * grid.ny as f64;
     let fine = (rho > 0.0) & (p > 0.0) & (rate < f64::INFINITY);
     if fine { rate } else { f64::INFINITY }

@@ -1,12 +1,14 @@
 //! One Runge–Kutta stage over the grid, and one time step.
 
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 use super::limiter::reconstruct;
 use super::riemann::fluxes;
 use super::state::{
-    Block, CHANNELS, GHOST, Grid, TILE, conserved_of, fill_ghosts, greater, primitive_of, primitives_into, signal_rate,
+    Block, CHANNELS, GHOST, Grid, LANES, TILE, conserved_of, fill_ghosts, greater, primitive_of, primitives_into,
+    signal_rate,
 };
+use crate::team::Team;
 
 /// What one stage does: `u₁ ← u + Δt L(w)` first, `u₁ ← ½(u + u₁ + Δt L(w))` second.
 #[derive(Clone, Copy)]
@@ -40,24 +42,26 @@ fn advance_band(w: &[f64], band: Band<'_>, grid: &Grid, stage: Stage) -> f64 {
     let [mut below, mut above] = flux_x.each_mut();
     for start in (0..ny).step_by(TILE) {
         let n = TILE.min(ny - start);
+        // Cells, and cells with two more, up to whole vectors; what is computed beyond is not used.
+        let (wide, wider) = (n.next_multiple_of(LANES), (n + 2).next_multiple_of(LANES));
         // Rows relative to the band; −1 and n_rows wrap around the grid.
         let primitive = |i: isize| {
             let i = (band.first_row as isize + i).rem_euclid(grid.nx as isize) as usize;
             &w[i * w_row + start..(i + 1) * w_row]
         };
         let along_x = |i: isize| [i - 1, i, i + 1].map(|k| &primitive(k)[GHOST..]);
-        reconstruct(along_x(-1), (stride, n), stage.slope, &mut lower_x, next_upper);
+        reconstruct(along_x(-1), (stride, wide), stage.slope, &mut lower_x, next_upper);
         for i in -1..n_rows as isize {
             std::mem::swap(&mut upper, &mut next_upper);
             std::mem::swap(&mut below, &mut above);
-            reconstruct(along_x(i + 1), (stride, n), stage.slope, &mut lower_x, next_upper);
-            fluxes::<1>(upper, &lower_x, (0, n), grid.gamma, above);
+            reconstruct(along_x(i + 1), (stride, wide), stage.slope, &mut lower_x, next_upper);
+            fluxes::<1>(upper, &lower_x, (0, wide), grid.gamma, above);
             let Ok(row_index) = usize::try_from(i) else { continue };
 
             let here = primitive(i);
             let along_y = [here, &here[1..], &here[2..]];
-            reconstruct(along_y, (stride, n + 2), stage.slope, &mut lower_y, &mut upper_y);
-            fluxes::<2>(&upper_y, &lower_y, (1, n + 1), grid.gamma, &mut flux_y);
+            reconstruct(along_y, (stride, wider), stage.slope, &mut lower_y, &mut upper_y);
+            fluxes::<2>(&upper_y, &lower_y, (1, wider), grid.gamma, &mut flux_y);
 
             for c in 0..CHANNELS {
                 let at = row_index * row + c * ny + start;
@@ -71,13 +75,14 @@ fn advance_band(w: &[f64], band: Band<'_>, grid: &Grid, stage: Stage) -> f64 {
                 out.copy_from_slice(new);
             }
             let mut rates = [0.0; TILE];
-            for (j, rate) in rates[..n].iter_mut().enumerate() {
-                let cell = primitive_of(std::array::from_fn(|c| new.0[c][j]), grid.gamma);
-                for (channel, value) in new.0.iter_mut().zip(cell) {
-                    channel[j] = value;
-                }
-                *rate = signal_rate(cell, grid);
+            let [rho, vx, vy, p] = new.first_mut(wide);
+            let padded = &mut rates[..wide];
+            for j in 0..wide {
+                let cell = primitive_of([rho[j], vx[j], vy[j], p[j]], grid.gamma);
+                padded[j] = signal_rate(cell, grid);
+                [rho[j], vx[j], vy[j], p[j]] = cell;
             }
+            rates[n..].fill(0.0);
             for (c, channel) in new.0.iter().enumerate() {
                 let at = row_index * w_row + c * stride + GHOST + start;
                 band.w_out[at..at + n].copy_from_slice(&channel[..n]);
@@ -166,31 +171,16 @@ impl State {
     /// Advance by `dt`; false, with the state as it was, if a cell loses positivity or finiteness.
     ///
     /// `slope` is 1 for the second-order scheme and 0 for the first-order one.
-    pub fn try_step(&mut self, dt: f64, slope: f64) -> bool {
+    pub fn try_step(&mut self, team: &mut Team, dt: f64, slope: f64) -> bool {
+        let (grid, rows) = (self.grid, self.rows_per_task);
         let first = Stage { dt, second: false, slope };
-        let rows = self.rows_per_task;
-        let middle = run_stage(
-            &self.primitive,
-            &self.conserved,
-            &mut self.stage,
-            &mut self.stage_primitive,
-            &self.grid,
-            rows,
-            first,
-        );
-        if !middle.is_finite() {
+        let bands = cut(&self.conserved, &mut self.stage, &mut self.stage_primitive, &grid, rows);
+        if !run_stage(team, &self.primitive, bands, &grid, first).is_finite() {
             return false;
         }
         let second = Stage { dt, second: true, slope };
-        let rate = run_stage(
-            &self.stage_primitive,
-            &self.conserved,
-            &mut self.stage,
-            &mut self.primitive,
-            &self.grid,
-            rows,
-            second,
-        );
+        let bands = cut(&self.conserved, &mut self.stage, &mut self.primitive, &grid, rows);
+        let rate = run_stage(team, &self.stage_primitive, bands, &grid, second);
         if !rate.is_finite() {
             self.rate = primitives_into(&self.conserved, &mut self.primitive, &self.grid);
             return false;
@@ -201,26 +191,23 @@ impl State {
     }
 }
 
-fn run_stage(
-    w: &[f64],
-    base: &[f64],
-    out: &mut [f64],
-    w_out: &mut [f64],
-    grid: &Grid,
-    rows: usize,
-    stage: Stage,
-) -> f64 {
-    if rows >= grid.nx {
-        return dispatch(w, Band { first_row: 0, base, out, w_out }, grid, stage);
-    }
-    let bands = out.par_chunks_mut(rows * grid.conserved_row()).zip(w_out.par_chunks_mut(rows * grid.primitive_row()));
-    bands
-        .enumerate()
-        .map(|(k, (out, w_out))| {
-            let base = &base[k * rows * grid.conserved_row()..][..out.len()];
-            dispatch(w, Band { first_row: k * rows, base, out, w_out }, grid, stage)
-        })
-        .reduce(|| 0.0, greater)
+/// Bands of `rows` rows.
+fn cut<'a>(base: &'a [f64], out: &'a mut [f64], w_out: &'a mut [f64], grid: &Grid, rows: usize) -> Vec<Band<'a>> {
+    let (row, w_row) = (rows * grid.conserved_row(), rows * grid.primitive_row());
+    let bands = base.chunks(row).zip(out.chunks_mut(row)).zip(w_out.chunks_mut(w_row)).enumerate();
+    bands.map(|(k, ((base, out), w_out))| Band { first_row: k * rows, base, out, w_out }).collect()
+}
+
+/// Update all bands from the primitives `w` of the whole grid; returns the largest signal rate of the new state.
+fn run_stage(team: &mut Team, w: &[f64], bands: Vec<Band<'_>>, grid: &Grid, stage: Stage) -> f64 {
+    let slots: Vec<_> = bands.into_iter().map(|band| Mutex::new((Some(band), 0.0))).collect();
+    team.run(slots.len(), |k| {
+        let mut slot = slots[k].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(band) = slot.0.take() {
+            slot.1 = dispatch(w, band, grid, stage);
+        }
+    });
+    slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).1).fold(0.0, greater)
 }
 
 #[cfg(test)]
