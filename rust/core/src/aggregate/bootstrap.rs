@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::pool::Progress;
 
 /// Resamples that one pass over a bin serves: the accumulators fill a few vector registers.
-const LANES: usize = 32;
+const LANES: usize = 16;
 /// Entries between two looks at whether every lane has found its median.
-const STRIDE: usize = 64;
+const STRIDE: usize = 16;
 
 type Lane = [i32; LANES];
 
@@ -51,7 +51,7 @@ pub fn bootstrap_medians(
         })
         .collect();
     let n_bins = table.bins.len();
-    let held: Vec<Vec<i32>> = table.bins.iter().map(|bin| cluster_sizes(bin, n_clusters)).collect();
+    let held: Vec<Vec<Held>> = table.bins.iter().map(|bin| cluster_sizes(bin, n_clusters)).collect();
     let units: Vec<(usize, usize)> = (0..passes.len()).flat_map(|p| (0..n_bins).map(move |b| (p, b))).collect();
     let medians = units
         .par_iter()
@@ -71,38 +71,88 @@ pub fn bootstrap_medians(
     Ok(out)
 }
 
-/// Number of a bin's entries from each cluster.
-fn cluster_sizes(bin: &Bin, n_clusters: usize) -> Vec<i32> {
+/// A cluster and the number of a bin's entries that come from it.
+type Held = (u32, i32);
+
+/// The clusters that a bin has entries from.
+fn cluster_sizes(bin: &Bin, n_clusters: usize) -> Vec<Held> {
     let mut sizes = vec![0; n_clusters];
     bin.clusters.iter().for_each(|&cluster| sizes[cluster as usize] += 1);
-    sizes
+    (0..).zip(sizes).filter(|&(_, size)| size > 0).collect()
 }
 
-fn lane_medians(bin: &Bin, held: &[i32], weights: &[Lane]) -> [f64; LANES] {
-    let mut totals = [0i32; LANES];
-    for (&size, weight) in held.iter().zip(weights) {
-        totals.iter_mut().zip(weight).for_each(|(total, w)| *total += size * w);
-    }
-    let lower: Lane = totals.map(|total| (total - 1).max(0) / 2);
-    let upper: Lane = totals.map(|total| total / 2);
-    let (at_lower, at_upper) = select(&bin.clusters, weights, &lower, &upper);
+fn lane_medians(bin: &Bin, held: &[Held], weights: &[Lane]) -> [f64; LANES] {
+    let found = find(&bin.clusters, held, weights);
     std::array::from_fn(|lane| {
-        if totals[lane] == 0 {
+        if found.total[lane] == 0 {
             return f64::NAN;
         }
-        let (a, b) = (bin.values[at_lower[lane] as usize], bin.values[at_upper[lane] as usize]);
-        if lower[lane] == upper[lane] { a } else { interpolate(a, b, 0.5) }
+        let (a, b) = (bin.values[found.lower[lane] as usize], bin.values[found.upper[lane] as usize]);
+        if found.total[lane] % 2 == 1 { a } else { interpolate(a, b, 0.5) }
     })
 }
 
-/// Index of the first entry whose cumulative weight exceeds `lower` and `upper`, lane by lane: the number of entries
-/// whose cumulative weight does not.
+/// Of each lane: the total weight of a bin's entries, and the indices of the two middle ones, equal if it is odd.
+struct Found {
+    total: Lane,
+    lower: Lane,
+    upper: Lane,
+}
+
 #[inline(always)]
-fn select_body(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
+fn find_body(clusters: &[u32], held: &[Held], weights: &[Lane]) -> Found {
+    let mut total = [0i32; LANES];
+    for &(cluster, size) in held {
+        let weight = &weights[cluster as usize];
+        for lane in 0..LANES {
+            total[lane] += size * weight[lane];
+        }
+    }
+    let lower = total.map(|total| (total - 1).max(0) / 2);
+    let upper = total.map(|total| total / 2);
+    let (lower, upper) = select(clusters, weights, &lower, &upper);
+    Found { total, lower, upper }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn find_avx2(clusters: &[u32], held: &[Held], weights: &[Lane]) -> Found {
+    find_body(clusters, held, weights)
+}
+
+#[allow(unsafe_code)]
+fn find(clusters: &[u32], held: &[Held], weights: &[Lane]) -> Found {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, the only thing that the callee asks for.
+        return unsafe { find_avx2(clusters, held, weights) };
+    }
+    find_body(clusters, held, weights)
+}
+
+/// Index of the first entry whose cumulative weight exceeds `lower` and `upper`, lane by lane: the number of entries
+/// whose cumulative weight does not. Runs of entries that leave every lane below are only added.
+#[inline(always)]
+fn select(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
     let mut cumulative = [0i32; LANES];
     let (mut below_lower, mut below_upper) = ([0i32; LANES], [0i32; LANES]);
-    for chunk in clusters.chunks(STRIDE) {
-        for &cluster in chunk {
+    for run in clusters.chunks(STRIDE) {
+        let mut after = cumulative;
+        for &cluster in run {
+            let weight = &weights[cluster as usize];
+            for lane in 0..LANES {
+                after[lane] += weight[lane];
+            }
+        }
+        if after.iter().zip(lower).all(|(c, l)| c <= l) {
+            cumulative = after;
+            for lane in 0..LANES {
+                below_lower[lane] += run.len() as i32;
+                below_upper[lane] += run.len() as i32;
+            }
+            continue;
+        }
+        for &cluster in run {
             let weight = &weights[cluster as usize];
             for lane in 0..LANES {
                 cumulative[lane] += weight[lane];
@@ -115,22 +165,6 @@ fn select_body(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -
         }
     }
     (below_lower, below_upper)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn select_avx2(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
-    select_body(clusters, weights, lower, upper)
-}
-
-#[allow(unsafe_code)]
-fn select(clusters: &[u32], weights: &[Lane], lower: &Lane, upper: &Lane) -> (Lane, Lane) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2, the only thing that the callee asks for.
-        return unsafe { select_avx2(clusters, weights, lower, upper) };
-    }
-    select_body(clusters, weights, lower, upper)
 }
 
 #[cfg(test)]
