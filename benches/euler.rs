@@ -26,7 +26,9 @@ fn time_steps(c: &mut Criterion) {
             let pool = pool::pool(Some(threads)).expect("a pool of one or two threads");
             group.bench_function(BenchmarkId::new(format!("{threads}_threads"), n), |b| {
                 pool.install(|| {
-                    with_team(|team| b.iter(|| black_box(state.try_step(team, 0.4 / state.signal_rate(), 1.0))));
+                    with_team(threads, |team| {
+                        b.iter(|| black_box(state.try_step(team, 0.4 / state.signal_rate(), 1.0)))
+                    });
                 });
             });
         }

@@ -350,3 +350,6 @@ def test_results_that_answer_different_questions_are_not_pooled_silently():
     metrics = [replace(r, settings={"metric": m}) for r, m in zip(near, ("sum", "mean"), strict=True)]
     with pytest.raises(ValueError, match="`results` must share their metric; got mean and sum"):
         pi.lag_profile(metrics, max_lag=2)
+    networks = [replace(r, settings={"n_parameters": n}) for r, n in zip(near, (200, 1000), strict=True)]
+    with pytest.warns(UserWarning, match="networks with 200 and 1,000 parameters are pooled"):
+        pi.lag_profile(networks, max_lag=2)

@@ -76,8 +76,8 @@ def require_same_examples(result: Influence) -> None:
         raise ValueError("`results` must respond on the examples that perturb, in the same order; one does not")
 
 
-def _check_alike(dampings: Sequence[float], metrics: set[str]) -> None:
-    """One question for all: the damping and the metric decide what H means.
+def _check_alike(dampings: Sequence[float], metrics: set[str], sizes: set[int]) -> None:
+    """One question for all: the damping, the metric and the network decide what H means.
 
     Raises:
         ValueError: metrics differ.
@@ -89,6 +89,12 @@ def _check_alike(dampings: Sequence[float], metrics: set[str]) -> None:
         warnings.warn(
             f"results at dampings from {min(known):.3g} to {max(known):.3g} are pooled: solve all of them at one, "
             "`pi.influence(..., damping=first.damping)`, or take them there by `at_damping`",
+            stacklevel=3,
+        )
+    if len(sizes) > 1:
+        counts = " and ".join(f"{size:,}" for size in sorted(sizes))
+        warnings.warn(
+            f"results of networks with {counts} parameters are pooled: aggregate those of each network by themselves",
             stacklevel=3,
         )
 
@@ -103,7 +109,7 @@ def select(
 
     An iterable is consumed one result at a time and only the block is kept, so results may stream from a store.
 
-    Warns where their dampings are more than a factor of two apart.
+    Warns where their dampings are more than a factor of two apart, or their networks of different size.
 
     Raises:
         ValueError: nothing given, an observable that a result lacks, class names or metrics that differ, two results of
@@ -117,6 +123,7 @@ def select(
     names: tuple[str, ...] | None = None
     dampings: list[float] = []
     metrics: set[str] = set()
+    sizes: set[int] = set()
     for result in (results,) if isinstance(results, Influence) else results:
         if not isinstance(result, Influence):
             raise ValueError(f"`results` must be an Influence or a sequence of them; got {type(result).__name__}")
@@ -135,6 +142,8 @@ def select(
         dampings.append(result.damping)
         if "metric" in result.settings:
             metrics.add(result.settings["metric"])
+        if "n_parameters" in result.settings:
+            sizes.add(result.settings["n_parameters"])
         blocks.append(np.ascontiguousarray(result[response, perturbation], dtype=np.float64))
         losses.append(result.losses)
         pair = result.pair_index(response, perturbation)
@@ -151,7 +160,7 @@ def select(
         keys[key] = None
     if names is None:
         raise ValueError("`results` is empty: give at least one Influence")
-    _check_alike(dampings, metrics)
+    _check_alike(dampings, metrics, sizes)
     values, n_masked = _standardize(blocks, losses, standardize)
     errors = None
     if not any(np.isnan(array).any() for array in (*(bound for bound, _ in bounds), *blocks)):

@@ -12,7 +12,7 @@ type Part<'a> = &'a (dyn Fn(usize) + Sync);
 /// Calls the parts of one round after the other, on the calling thread and on those that help; see [`with_team`].
 ///
 /// Helpers are not waited for, only parts that one of them has begun are: a round ends whatever else the threads of the
-/// pool have to do.
+/// pool have to do. Between parts a helper does other work of the pool that is waiting.
 pub struct Team(Arc<Rounds>);
 
 #[derive(Default)]
@@ -21,6 +21,7 @@ struct Rounds {
     unclaimed: AtomicUsize,
     unfinished: AtomicUsize,
     panicked: AtomicBool,
+    helpers: AtomicUsize,
     dismissed: AtomicBool,
 }
 
@@ -41,6 +42,7 @@ impl Team {
         // let this function return or unwind before no part is unclaimed and none unfinished.
         let part = unsafe { std::mem::transmute::<Part<'_>, Part<'static>>(&part) };
         *rounds.part.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
+        rounds.panicked.store(false, Ordering::Relaxed);
         rounds.unfinished.store(n, Ordering::Relaxed);
         rounds.unclaimed.store(n, Ordering::Release);
         let round = Round(rounds);
@@ -63,9 +65,13 @@ impl Rounds {
         true
     }
 
-    fn help(&self) {
+    /// Help until dismissed, unless `limit` others do already.
+    fn help(&self, limit: usize) {
+        if self.dismissed.load(Ordering::Relaxed) || self.helpers.fetch_add(1, Ordering::Relaxed) >= limit {
+            return;
+        }
         while !self.dismissed.load(Ordering::Relaxed) {
-            if !self.call_one() {
+            if !self.call_one() && rayon::yield_now() != Some(rayon::Yield::Executed) {
                 std::thread::yield_now();
             }
         }
@@ -107,20 +113,20 @@ impl Drop for Run<'_> {
     }
 }
 
-/// Call `work` with a team of the threads of this rayon pool, or, outside a pool, with one of the calling thread alone.
+/// Call `work` with a team of at most `size` threads of this rayon pool, or, outside a pool, with one of the calling
+/// thread alone.
 ///
-/// Neither `work` nor a part may wait for rayon, nor call this again: waiting, the thread could begin to help, and not
-/// come back.
-pub fn with_team<T>(work: impl FnOnce(&mut Team) -> T) -> T {
+/// Neither `work` nor a part may wait for rayon, nor call this again: a thread that waits may begin to help, and come
+/// back only when the team that it helps is done. While every `work` goes on by itself, all of them end.
+pub fn with_team<T>(size: usize, work: impl FnOnce(&mut Team) -> T) -> T {
     let mut team = Team::alone();
-    if rayon::current_thread_index().is_none() {
+    let limit = size.saturating_sub(1);
+    if limit == 0 || rayon::current_thread_index().is_none() {
         return work(&mut team);
     }
     rayon::in_place_scope(|scope| {
-        for _ in 1..rayon::current_num_threads() {
-            let rounds = Arc::clone(&team.0);
-            scope.spawn(move |_| rounds.help());
-        }
+        let rounds = Arc::clone(&team.0);
+        scope.spawn_broadcast(move |_, _| rounds.help(limit));
         let rounds = Arc::clone(&team.0);
         let _run = Run(&rounds);
         work(&mut team)
@@ -130,6 +136,8 @@ pub fn with_team<T>(work: impl FnOnce(&mut Team) -> T) -> T {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU64;
+
+    use rayon::prelude::*;
 
     use super::*;
     use crate::pool;
@@ -150,13 +158,16 @@ mod tests {
     #[test]
     fn each_part_is_called_once_with_teams_beside_each_other() {
         rounds(&mut Team::alone());
-        with_team(rounds);
+        with_team(3, rounds);
         let pool = pool::pool(Some(3)).expect("pool");
         std::thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
-                    for _ in 0..20 {
-                        pool.install(|| with_team(rounds));
+                    for size in 0..20 {
+                        pool.install(|| with_team(size % 5, rounds));
+                        // What others do meanwhile may be done by helpers.
+                        let sum: u32 = pool.install(|| (0..1000_u32).into_par_iter().sum());
+                        assert_eq!(sum, 499_500);
                     }
                 });
             }
@@ -168,7 +179,7 @@ mod tests {
         let pool = pool::pool(Some(2)).expect("pool");
         let begun = AtomicU64::new(0);
         pool.install(|| {
-            with_team(|team| {
+            with_team(2, |team| {
                 team.run(2, |_| {
                     begun.fetch_add(1, Ordering::Relaxed);
                     while begun.load(Ordering::Relaxed) < 2 {
@@ -183,9 +194,9 @@ mod tests {
     fn a_panic_comes_through_and_the_pool_goes_on() {
         let pool = pool::pool(Some(2)).expect("pool");
         for bad in 0..4 {
-            let call = || pool.install(|| with_team(|team| team.run(4, |k| assert!(k != bad, "on purpose"))));
+            let call = || pool.install(|| with_team(2, |team| team.run(4, |k| assert!(k != bad, "on purpose"))));
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err());
         }
-        pool.install(|| with_team(rounds));
+        pool.install(|| with_team(3, rounds));
     }
 }

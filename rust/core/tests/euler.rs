@@ -263,7 +263,7 @@ fn bad_arguments_are_refused() {
         let message = run(&bad, &w, 1).expect_err("refused").to_string();
         assert!(message.contains(word), "{message}");
     }
-    for (k, value) in [(0, -1.0), (20, f64::NAN), (48, 0.0), (63, f64::INFINITY)] {
+    for (k, value) in [(0, -1.0), (1, 1e-101), (20, f64::NAN), (48, 0.0), (50, 1e101), (63, f64::INFINITY)] {
         let mut unphysical = w.clone();
         unphysical[k] = value;
         let message = run(&good, &unphysical, 1).expect_err("refused").to_string();

@@ -109,7 +109,8 @@ fn find_body(clusters: &[u32], held: &[Held], weights: &[Lane]) -> Found {
         }
     }
     let lower = total.map(|total| (total - 1).max(0) / 2);
-    let upper = total.map(|total| total / 2);
+    // A lane without entries is done from the start.
+    let upper = total.map(|total| if total == 0 { -1 } else { total / 2 });
     let (lower, upper) = select(clusters, weights, &lower, &upper);
     Found { total, lower, upper }
 }

@@ -7,8 +7,8 @@ use super::state::{Block, CHANNELS, greater, lesser};
 /// Outer wave speeds are Einfeldt's (Roe-averaged velocity and his bound on the sound speed), with which the scheme
 /// keeps density and pressure positive; the middle wave is the contact. Both sides' formulas coincide up to a choice of
 /// side, so there is no branch: the side that the contact moves away from is selected first, and an outer wave that has
-/// passed the face contributes with weight zero. Quotients share divisions, for which the product of three densities
-/// must be a normal number: densities from 1e-100 to 1e100 are.
+/// passed the face contributes with weight zero. Quotients share divisions, whose divisors are products of three densities
+/// and of densities and pressures: with values from 1e-100 to 1e100 all are normal numbers.
 ///
 /// # References
 /// Toro, Spruce & Speares, Shock Waves 4 (1994); Batten et al., SIAM J. Sci. Comput. 18 (1997).

@@ -11,6 +11,9 @@ use crate::team::{Team, with_team};
 /// Largest CFL number that the scheme takes, and the default.
 pub const MAX_CFL: f64 = 0.475;
 
+/// Densities and pressures whose products in a Riemann problem are normal numbers.
+const RANGE: std::ops::RangeInclusive<f64> = 1e-100..=1e100;
+
 /// Below this many cells, a trajectory is not worth sharing among threads.
 const CELLS_WORTH_SHARING: usize = 48 * 48;
 
@@ -120,7 +123,8 @@ pub fn solve_into<T: Snapshot>(
             Ok(())
         })?;
     let rows = setup.nx.div_ceil(2 * threads).max(8);
-    with_team(|team| {
+    let team_size = if shared > 0 { threads.min(setup.nx.div_ceil(rows)) } else { 1 };
+    with_team(team_size, |team| {
         for k in 0..shared {
             let w = &primitives[(whole + k) * initial..][..initial];
             let out = &mut out_shared[k * trajectory..][..trajectory];
@@ -141,9 +145,14 @@ fn solve_one<T: Snapshot>(
 ) -> Result<u64> {
     let grid = Grid { nx: setup.nx, ny: setup.ny, gamma: setup.gamma };
     let mut state = State::new(grid, primitives, rows);
-    if !state.signal_rate().is_finite() {
+    let (density, pressure) = (&primitives[..grid.cells()], &primitives[3 * grid.cells()..]);
+    let in_range = density.iter().chain(pressure).all(|value| RANGE.contains(value));
+    if !in_range || !state.signal_rate().is_finite() {
         return Err(Error::invalid(format!(
-            "initial state {index} must have finite values and positive density and pressure in every cell"
+            "initial state {index} must have finite values, and positive density and pressure (from {:e} to {:e}), in \
+             every cell",
+            RANGE.start(),
+            RANGE.end(),
         )));
     }
     let mut steps = 0;

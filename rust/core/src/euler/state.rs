@@ -84,7 +84,8 @@ impl Grid {
 #[inline(always)]
 pub fn conserved_of(w: [f64; CHANNELS], gamma: f64) -> [f64; CHANNELS] {
     let [rho, vx, vy, p] = w;
-    [rho, rho * vx, rho * vy, p / (gamma - 1.0) + 0.5 * rho * (vx * vx + vy * vy)]
+    let heat = 1.0 / (gamma - 1.0);
+    [rho, rho * vx, rho * vy, p * heat + 0.5 * rho * (vx * vx + vy * vy)]
 }
 
 /// Primitive (ρ, vx, vy, p) of conserved (ρ, ρvx, ρvy, E).
