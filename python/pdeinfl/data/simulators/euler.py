@@ -58,7 +58,8 @@ def solve_euler(
         and the number of time steps of each trajectory, ``(n,)``.
 
     Raises:
-        ValueError: a wrong shape or parameter, a state that is not physical, or a trajectory that stops being so.
+        ValueError: a wrong shape or parameter, a state that is not physical (density and pressure from 1e-100 to
+            1e100), or a trajectory that stops being so.
     """
     states = check_states(primitives)
     n_steps, refinement = check_count("n_steps", n_steps), check_count("refinement", refinement)
