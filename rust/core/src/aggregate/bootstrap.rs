@@ -10,7 +10,7 @@ use crate::pool::Progress;
 
 /// Resamples that one pass over a bin serves: the accumulators fill a few vector registers.
 const LANES: usize = 16;
-/// Entries between two looks at whether every lane has found its median.
+/// Entries between two looks at how far the lanes are from their medians.
 const STRIDE: usize = 16;
 
 type Lane = [i32; LANES];

@@ -1,6 +1,6 @@
 //! The HLLC approximate Riemann solver.
 
-use super::state::{Block, CHANNELS, greater, lesser};
+use super::state::{Block, CHANNELS, energy_of, greater, lesser};
 
 /// HLLC flux of (ρ, ρu, ρv, E) between two primitive states (ρ, u, v, p), `u` normal to the face.
 ///
@@ -43,8 +43,7 @@ pub fn hllc(left: [f64; CHANNELS], right: [f64; CHANNELS], gamma: f64) -> [f64; 
     let gap = wave * span - force;
     let inverse = 1.0 / (span * gap);
     let (contact, stretch) = (force * gap * inverse, span * span * inverse);
-    let heat = 1.0 / (gamma - 1.0);
-    let energy = p * heat + 0.5 * rho * (u * u + v * v);
+    let energy = energy_of([rho, u, v, p], gamma);
     let star_pressure = p + mass * (contact - u);
     // U* − U in each channel, from the jump conditions across the outer wave.
     let d_rho = rho * (contact - u) * stretch;

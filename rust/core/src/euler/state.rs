@@ -80,12 +80,18 @@ impl Grid {
     }
 }
 
+/// Total energy of a primitive state, whichever velocity comes first.
+#[inline(always)]
+pub fn energy_of([rho, u, v, p]: [f64; CHANNELS], gamma: f64) -> f64 {
+    let heat = 1.0 / (gamma - 1.0);
+    p * heat + 0.5 * rho * (u * u + v * v)
+}
+
 /// Conserved (ρ, ρvx, ρvy, E) of primitive (ρ, vx, vy, p).
 #[inline(always)]
 pub fn conserved_of(w: [f64; CHANNELS], gamma: f64) -> [f64; CHANNELS] {
-    let [rho, vx, vy, p] = w;
-    let heat = 1.0 / (gamma - 1.0);
-    [rho, rho * vx, rho * vy, p * heat + 0.5 * rho * (vx * vx + vy * vy)]
+    let [rho, vx, vy, _] = w;
+    [rho, rho * vx, rho * vy, energy_of(w, gamma)]
 }
 
 /// Primitive (ρ, vx, vy, p) of conserved (ρ, ρvx, ρvy, E).
