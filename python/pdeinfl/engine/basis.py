@@ -16,8 +16,8 @@ from pdeinfl.engine.memory import return_freed_memory
 from pdeinfl.engine.precision import float32_products
 from pdeinfl.engine.threads import num_threads
 
-# Columns of a panel in which long vectors are updated in float64.
-_PANEL = 1 << 16
+# Columns of a panel of long vectors that is widened to float64 at a time, off the CPU.
+_PANEL = 1 << 20
 # Of the storage dtype's eps: what a new vector may keep of an old one.
 _CLEAN = 8
 # Squared length that a unit vector must keep when what it holds of the old ones is taken out.
@@ -39,8 +39,8 @@ def inner(a: Tensor, b: Tensor | list[Tensor], products: str = "float64") -> Ten
     dtype = getattr(torch, products)
     out = torch.zeros(len(a), sum(len(block) for block in blocks), dtype=torch.float64, device=a.device)
     with float32_products("float32", a.device):
-        for start in range(0, a.shape[1], _PANEL * 16):
-            part = slice(start, start + _PANEL * 16)
+        for start in range(0, a.shape[1], _PANEL):
+            part = slice(start, start + _PANEL)
             left = a[:, part].to(dtype)
             out += torch.cat([left @ block[:, part].to(a.device, dtype).T for block in blocks], 1)
     return out.cpu()
@@ -145,13 +145,13 @@ class Basis:
             blocks = [block.numpy() for block in self._blocks]
             _core.combine_into(coefficients.contiguous().numpy(), blocks, rows.numpy(), num_threads())
             return
-        coefficients = coefficients.to(rows.device)
         start = 0
         for block in self._blocks:
             weights = coefficients[:, start : start + len(block)]
             start += len(block)
             if not bool(weights.any()):
                 continue
+            weights = weights.to(rows.device)
             for low in range(0, self.length, _PANEL):
                 part = slice(low, low + _PANEL)
                 rows[:, part].addmm_(weights, block[:, part].to(rows.device, non_blocking=True).double())

@@ -106,12 +106,21 @@ def save_checkpoint(
         "config": getattr(model, "config", None),
         "settings": dict(settings or {}),
         "model": {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()},
-        "optimizer": {} if optimizer is None else optimizer.state_dict(),
+        "optimizer": {} if optimizer is None else _on_cpu(optimizer.state_dict()),
         "history": {"rows": history.rows(), "n_parameters": history.n_parameters},
     }
     # Through a file object: given a path, torch.save would write the temporary name into the file and its digest.
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
+
+
+def _on_cpu(value: Any) -> Any:
+    """The same nested dicts and lists with every tensor on the CPU, whatever device they were on."""
+    if isinstance(value, dict):
+        return {key: _on_cpu(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(held) for held in value]
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
 def load_checkpoint(
