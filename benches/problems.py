@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,13 +100,9 @@ def small_problem(train_steps: int = 300, seed: int = 0) -> BenchProblem:
 
 
 def demo_problem(kind: str, n_times: int = 8, resolution: int = 32, epochs: int = 6, seed: int = 0) -> BenchProblem:
-    """A ViT (147 k parameters) or UNet (176 k) of the demo's kind, trained for a few epochs on advected fields offset
-    to positive density and energy, and ``3·n_times`` examples: one unseen trajectory of each class."""
+    """A ViT (147 k parameters) or UNet (176 k) of the demo's kind, trained for a few epochs, and ``3·n_times``
+    examples."""
     torch.manual_seed(seed)
-    fields = advected(n_per_class=9, n_times=n_times + 1, channels=4, resolution=resolution, seed=seed)
-    fields = 0.3 * fields + torch.tensor([1.0, 0.0, 0.0, 2.5])[:, None, None]
-    train, test = fields[:, :8], fields[:, 8]
-    x, y = train[:, :, :-1].flatten(0, 2), train[:, :, 1:].flatten(0, 2)
     model: nn.Module
     if kind == "ViT":
         model = pi.surrogates.ViT(channels=4, resolution=resolution, width=64, depth=4)
@@ -113,6 +110,26 @@ def demo_problem(kind: str, n_times: int = 8, resolution: int = 32, epochs: int 
         model = pi.surrogates.UNet(channels=4, resolution=resolution, width=6, kernels=(3, 3, 3), stem_kernel=3)
     else:
         raise ValueError(f"`kind` must be ViT or UNet; got {kind!r}")
+    return trained_on_advected(kind, model, n_times, resolution, epochs, seed)
+
+
+def trained_on_advected(
+    name: str,
+    model: nn.Module,
+    n_times: int,
+    resolution: int,
+    epochs: int,
+    seed: int = 0,
+    n_per_class: int = 8,
+    device: Any = None,
+) -> BenchProblem:
+    """The module after some epochs on advected fields offset to positive density and energy, with the mini-batch of one
+    unseen trajectory of each class. Draws from the global generator."""
+    fields = advected(n_per_class + 1, n_times + 1, channels=4, resolution=resolution, seed=seed)
+    fields = 0.3 * fields + torch.tensor([1.0, 0.0, 0.0, 2.5])[:, None, None]
+    train, test = fields[:, :-1].to(device), fields[:, -1]
+    x, y = train[:, :, :-1].flatten(0, 2), train[:, :, 1:].flatten(0, 2)
+    model = model.to(device)
     smse = pi.observables.SMSE()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     for _ in range(epochs):
@@ -129,7 +146,7 @@ def demo_problem(kind: str, n_times: int = 8, resolution: int = 32, epochs: int 
         times=np.tile(np.arange(n_times) + 1, 3),
         class_names=CLASS_NAMES,
     )
-    return BenchProblem(kind, model.eval(), batch)
+    return BenchProblem(name, model.eval(), batch)
 
 
 def problem(name: str, small: bool = False) -> BenchProblem:

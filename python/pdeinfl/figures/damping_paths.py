@@ -42,10 +42,12 @@ def _draw(axes: Axes, curve: DampingCurve, colour: str, control: bool) -> None:
         if np.isfinite(lower):
             span = _clip(np.array([lower, upper]), curve.ceiling)
             axes.plot([end, end], span, color=colour, linewidth=0.9, zorder=2)
-    censored = np.isposinf(np.asarray(curve.values, dtype=float))
-    axes.plot(x[censored], values[censored], "^", color=colour, markerfacecolor="white", markersize=4, zorder=5)
-    censored = np.isposinf(limits[:, 0])
-    axes.plot(ends[censored], points[censored], "^", color=colour, markerfacecolor="white", markersize=5, zorder=5)
+    # Those of the control are larger, to show around the trained network's where both are off the axis.
+    open_ended: dict[str, Any] = {"color": colour, "markerfacecolor": "white", "linestyle": "none", "marker": "^"}
+    open_ended |= {"markersize": 7, "zorder": 4.5} if control else {"markersize": 4, "zorder": 5}
+    for at, height, known in ((x, values, curve.values), (ends, points, limits[:, 0])):
+        censored = np.isposinf(np.asarray(known, dtype=float))
+        axes.plot(at[censored], height[censored], **open_ended)
 
 
 def _draw_bounds(axes: Axes, curve: DampingCurve, colour: str) -> bool:
