@@ -236,8 +236,8 @@ def pydvl_methods(setting: Setting) -> list[Method]:
 
 def dattri_methods(setting: Setting) -> list[Method]:
     """CG on the Hessian at zero residual, forward over reverse, vmapped; it has no tolerance, only a count. It starts
-    at ``x₀ = b``: the loss is divided by λ_max. Without ``no_grad`` autograd records every iteration, in twice the time
-    and 140 MB each. The explicit inverse is not tried where P² is too much memory."""
+    at ``x₀ = b``: the loss is divided by λ_max. Without ``no_grad`` autograd records every iteration: 140 MB each,
+    in twice the time. The explicit inverse is not tried where P² is too much memory."""
     from dattri.algorithm.influence_function import IFAttributorCG, IFAttributorExplicit
     from dattri.task import AttributionTask
 

@@ -1,9 +1,10 @@
 """A CUDA device for machines that have none: its tensors are on the CPU, and refuse to meet others as on a real one.
 
-Within `pretended_card`, ``.to("cuda")``, factories with ``device="cuda"`` and modules moved there give tensors that say
-they are on ``cuda:0``. Every operation is computed by the CPU, after a check of devices: an operand on the CPU is
-refused unless it is a number or an index, ``numpy()`` is refused, and copies are the only way out. It shows where data
-are in the wrong place; not how fast a kernel is, nor how cuBLAS rounds. Autocast and cuDNN are not pretended.
+Within `pretended_card`, ``.to("cuda:0")``, factories such as ``torch.zeros(…, device="cuda:0")`` and modules moved
+there give tensors that say they are on ``cuda:0``. Every operation is computed by the CPU, after a check of devices: an
+operand on the CPU is refused unless it is a number or an index, ``numpy()`` is refused, and copies, ``item()`` and the
+like are the only ways out. It shows where data are in the wrong place; not how fast a kernel is, nor how cuBLAS rounds.
+Autocast, cuDNN and ``torch.tensor(…, device=…)`` are not pretended; a copy to where a tensor is already copies.
 """
 
 from __future__ import annotations
@@ -67,11 +68,15 @@ def _is_the_card(device):
     return device is not None and torch.device(device).type in ("cuda", _INSIDE.type)
 
 
+# Their second argument may be on the CPU.
+_INDEXED = {_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default, _ATEN._index_put_impl_.default}
+_INDEXED |= {_ATEN._unsafe_index.Tensor, _ATEN._unsafe_index_put.default}
+
+
 def _refuse_mixing(func, args, tensors):
-    indexes = "index" in func.name()
+    indices = {id(i) for i in args[1] if i is not None} if func in _INDEXED else ()
     for t in tensors:
-        is_index = indexes and t is not args[0] and t.dtype in (torch.int64, torch.bool)
-        if not isinstance(t, OnCard) and t.ndim and not is_index:
+        if not isinstance(t, OnCard) and t.ndim and id(t) not in indices:
             raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu ({func})")
 
 
@@ -113,7 +118,6 @@ def _computed(func, args, kwargs):
 @contextmanager
 def pretended_card(monkeypatch, free=4 << 30):
     """A card with ``free`` bytes of memory, which nothing uses up."""
-    torch._C._ensureCUDADeviceGuardSet()
     answers = {"_lazy_init": None, "is_available": True, "device_count": 1, "current_device": 0, "empty_cache": None}
     answers |= {"mem_get_info": (free, 2 * free), "memory_reserved": 0, "memory_allocated": 0}
     answers |= {"get_rng_state": torch.zeros(16, dtype=torch.uint8), "set_rng_state": None}

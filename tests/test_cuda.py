@@ -12,6 +12,7 @@ from engine_problems import Exact, conv_net, mini_batch
 from pdeinfl.analysis.response_checks import response_check
 from pdeinfl.engine.basis import Basis, inner
 from pdeinfl.engine.jacobian import Jacobian
+from pdeinfl.engine.precision import float32_products
 from pdeinfl.surrogates import list_checkpoints, load_checkpoint
 from pdeinfl.surrogates.rollout import rollout
 from pretended_card import OnCard, pretended_card
@@ -27,6 +28,10 @@ def card(request, monkeypatch):
     else:
         with pretended_card(monkeypatch) as device:
             yield device
+
+
+def _is_pretended(card):
+    return isinstance(torch.zeros(1, device=card), OnCard)
 
 
 def test_the_pretended_card_refuses_what_a_real_one_does(monkeypatch):
@@ -90,10 +95,11 @@ def test_influence_is_that_of_the_cpu(card, tmp_path, solver, products, options)
         found.append(pi.influence(net, batch, ("smse", "energy"), "smse", device=device, **settings))
     want, got = found
     scale = np.linalg.norm(want.values, axis=(-2, -1), keepdims=True)
-    # One computation in two roundings, which λ_max/λ = 100 stretches; solutions that stop early, at their tolerance.
-    early = options.get("rtol", 0.02 if solver in ("craigmr", "krylov") else 0.0)
-    eps = torch.finfo(getattr(torch, products)).eps
-    assert (np.abs(got.values - want.values) <= (early + 1e4 * eps) * scale).all()
+    # One computation in two roundings, which λ_max/λ = 100 stretches.
+    room = 1e4 * torch.finfo(getattr(torch, products)).eps * scale
+    if not _is_pretended(card):  # other roundings may stop it elsewhere, within its tolerance
+        room = room + options.get("rtol", 0.0) * scale + (solver == "krylov") * (want.error_bound + got.error_bound)
+    assert (np.abs(got.values - want.values) <= room).all()
     assert got.converged == want.converged
     assert got.audit is None or got.audit.agrees
     if solver == "krylov":
@@ -110,7 +116,8 @@ def test_bounds_hold_on_the_card(card):
         assert (np.abs(found.values[0, 0] - h) <= found.error_bound[0, 0] + room).all()
 
 
-def test_a_basis_fills_the_card_then_pinned_memory_then_the_disk(card, tmp_path):
+def test_a_basis_fills_the_card_then_pinned_memory_then_the_disk(card, tmp_path, monkeypatch):
+    monkeypatch.setattr("pdeinfl.engine.basis._PANEL", 64)
     torch.manual_seed(0)
     rows = torch.linalg.qr(torch.randn(300, 12, dtype=torch.float64))[0].T.float()
     block = 4 * 300 * 4
@@ -118,6 +125,7 @@ def test_a_basis_fills_the_card_then_pinned_memory_then_the_disk(card, tmp_path)
     for part in rows.split(4):
         basis.append(part.to(card))
     assert (len(basis), basis.n_spilled) == (12, 4)
+    assert [block.device.type for block in basis._blocks] == ["cuda", "cpu", "cpu"]
     other = torch.randn(3, 300, dtype=torch.float64)
     coefficients = basis.inner(other.to(card))
     tolerance = 300 * EPS32
@@ -162,7 +170,7 @@ def test_what_does_not_fit_on_the_card_is_done_in_smaller_parts(monkeypatch):
     tangents = torch.randn(12, sum(p.numel() for p in net.parameters()))
     want = Jacobian(net).jvp(batch, tangents)
     with pretended_card(monkeypatch) as device:
-        jacobian, placed = Jacobian(net, device=device), None
+        jacobian = Jacobian(net, device=device)
         placed, tangents = jacobian.place(batch), tangents.to(device)
         with _LittleMemory(12 * 6 * 4 * 64) as little:  # no more than the result has
             got = jacobian.jvp(placed, tangents)
@@ -188,19 +196,25 @@ def test_training_validation_checkpoint_and_rollout(card, tmp_path):
         settings = {"seed": 3, "batch_size": 5, "lr": 1e-3, "progress": False, "device": device}
         return net, pi.train(net, data, data, epochs, checkpoint_dir=directory, **settings)
 
-    _, want = trained(tmp_path / "cpu", None, 3)
-    trained(tmp_path / "cuda", card, 2)
-    net, got = trained(tmp_path / "cuda", card, 3)  # goes on from the second epoch
-    assert next(net.parameters()).device == card
-    np.testing.assert_allclose(got.val_loss, want.val_loss, rtol=1e-3)
-    back, info = load_checkpoint(list_checkpoints(tmp_path / "cuda")[3], conv_net(channels=2, width=4))
-    assert info.epoch == 3
-    for name, weight in net.state_dict().items():
-        assert torch.equal(back.state_dict()[name], weight.cpu())
-    start = torch.from_numpy(states[:2, 0])
-    ours, theirs = rollout(net, start, 3), rollout(back, start, 3)
-    assert ours.device.type == "cpu"
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    with float32_products("float32", card):
+        _, want = trained(tmp_path / "cpu", None, 3)
+        trained(tmp_path / "cuda", card, 2)
+        net, got = trained(tmp_path / "cuda", card, 3)  # goes on from the second epoch
+        assert next(net.parameters()).device == card
+        np.testing.assert_allclose(got.val_loss, want.val_loss, rtol=1e-6 if _is_pretended(card) else 1e-3)
+        back, info = load_checkpoint(list_checkpoints(tmp_path / "cuda")[3], conv_net(channels=2, width=4))
+        alone, _ = load_checkpoint(list_checkpoints(tmp_path / "cpu")[3], conv_net(channels=2, width=4))
+        for ours, theirs in zip(back.parameters(), alone.parameters(), strict=True):
+            # Without the optimiser's state of the second epoch, Adam's first steps are larger: 1e-3 each.
+            np.testing.assert_allclose(ours.detach(), theirs.detach(), rtol=0, atol=1e-5)
+        for state in info.optimizer_state["state"].values():
+            assert all(type(t) is torch.Tensor and t.device.type == "cpu" for t in state.values())
+        for name, weight in net.state_dict().items():
+            assert torch.equal(back.state_dict()[name], weight.cpu())
+        start = torch.from_numpy(states[:2, 0])
+        on_card, on_cpu = rollout(net, start, 3), rollout(back, start, 3)
+    assert on_card.device.type == "cpu"
+    np.testing.assert_allclose(on_card, on_cpu, rtol=1e-4, atol=1e-4)
 
 
 def test_navier_stokes(card):

@@ -305,6 +305,20 @@ def test_damping_path_shows_limits_marks_control_and_unconverged():
     assert any("← paper" in t for t in texts(figure)), "a λ below the axis is an arrow at its edge"
 
 
+def test_damping_path_shows_an_open_ended_control_around_the_curve():
+    curve, control = (damping_curve(v, ceiling=3.0) for v in ([1, 1, 2, 3], [2, 2, 2, np.inf]))
+    both = damping_curve([1, 1, 2, np.inf], ceiling=3.0)
+
+    def sizes(figure):
+        lines = [line for line in figure.axes[0].lines if line.get_marker() == "^" and len(line.get_xdata())]
+        return sorted({line.get_markersize() for line in lines})
+
+    figure = figures.damping_path({"UNet": {"q": curve}}, {"UNet": {"q": control}})
+    assert sizes(figure) == [7]
+    assert any("> max lag" in t.get_text() for t in figure.legends[0].get_texts())
+    assert sizes(figures.damping_path({"UNet": {"q": both}}, {"UNet": {"q": control}})) == [4, 7]
+
+
 def test_damping_path_hatches_where_either_is_unconverged():
     curve = damping_curve([1, 1, 1, 1], converged=[0.5, 1, 1, 1])
     control = damping_curve([2, 2, 2, 2], converged=[0.5, 0.5, 1, 1])

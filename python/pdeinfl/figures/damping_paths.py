@@ -184,7 +184,7 @@ def damping_path(
             any_bounds |= _draw_bounds(axes, curve, colour)
             any_reference |= curve.reference is not None
             any_interval |= any(bool(np.isfinite(c.low).any()) for c in drawn)
-            any_censored |= bool(np.isposinf(np.asarray(curve.values, dtype=float)).any())
+            any_censored |= any(np.isposinf([*c.values, c.at_zero[0], c.at_infinity[0]]).any() for c in drawn)
             if curve.ceiling is not None:
                 axes.set_ylim(0, max(curve.ceiling, 1.0) * 1.06)
             if default is not None:
