@@ -266,7 +266,7 @@ def dattri_methods(setting: Setting) -> list[Method]:
             raise MemoryError(f"not run: its dense Hessian in one vmap takes about {needed / 2**30:.0f} GiB")
         return Answer(solve(IFAttributorExplicit), None)
 
-    counts = sorted({round(10 * 1.15**k) for k in range(44)})
+    counts = sorted({round(2 * 1.15**k) for k in range(56)})
     return [Method("dattri CG", cg, counts), Method("dattri explicit", explicit)]
 
 
