@@ -18,6 +18,16 @@ def conv_net(channels=4, width=3, seed=0, space=2):
     return nn.Sequential(*layers)
 
 
+def tiny_unet():
+    """Our UNet with one level and one channel inside."""
+    return pi.surrogates.UNet(width=1, kernels=(3,), stem_kernel=3, heads=1)
+
+
+def tiny_vit(width=6):
+    """Our ViT with one block on 4×4 cells."""
+    return pi.surrogates.ViT(resolution=4, width=width, depth=1, heads=2, patch=2)
+
+
 def mini_batch(n=4, channels=4, sides=(4, 5), seed=1, frames=1, extras=(), **labels):
     """Random positive fields; classes and trajectories of unequal length unless labels are given."""
     generator = torch.Generator().manual_seed(seed)

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pdeinfl as pi
-from engine_problems import Exact, conv_net, mini_batch
+from engine_problems import Exact, conv_net, mini_batch, tiny_unet, tiny_vit
 from pdeinfl.analysis.response_checks import response_check
 from pdeinfl.engine.basis import Basis, inner
 from pdeinfl.engine.jacobian import Jacobian
@@ -17,11 +17,11 @@ from pdeinfl.surrogates import list_checkpoints, load_checkpoint
 from pdeinfl.surrogates.rollout import rollout
 from pretended_card import OnCard, pretended_card
 
-REAL = pytest.param("real", marks=pytest.mark.gpu) if torch.cuda.is_available() else None
+REAL = [pytest.param("real", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
 EPS32 = torch.finfo(torch.float32).eps
 
 
-@pytest.fixture(params=["pretended", *([REAL] if REAL else [])])
+@pytest.fixture(params=["pretended", *REAL])
 def card(request, monkeypatch):
     if request.param == "real":
         yield torch.device("cuda", 0)
@@ -52,8 +52,8 @@ def test_the_pretended_card_refuses_what_a_real_one_does(monkeypatch):
 
 MODELS = {
     "conv": lambda: conv_net(width=4),
-    "unet": lambda: pi.surrogates.UNet(width=1, kernels=(3,), stem_kernel=3, heads=1),
-    "vit": lambda: pi.surrogates.ViT(resolution=4, width=6, depth=1, heads=2, patch=2),
+    "unet": tiny_unet,
+    "vit": tiny_vit,
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pdeinfl as pi
-from engine_problems import Exact, conv_net, mini_batch
+from engine_problems import Exact, conv_net, mini_batch, tiny_unet, tiny_vit
 from pdeinfl import observables as obs
 from pdeinfl.engine.gradients import gradient_set
 from pdeinfl.engine.jacobian import Jacobian
@@ -31,8 +31,8 @@ def close(a, b, stretch, units=1e3):
 
 MODELS = {
     "conv": lambda: conv_net(),
-    "unet": lambda: pi.surrogates.UNet(width=1, kernels=(3,), stem_kernel=3, heads=1),
-    "vit": lambda: pi.surrogates.ViT(resolution=4, width=4, depth=1, heads=2, patch=2),
+    "unet": tiny_unet,
+    "vit": lambda: tiny_vit(width=4),
 }
 
 

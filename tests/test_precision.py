@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pdeinfl as pi
-from engine_problems import Exact, conv_net, mini_batch
+from engine_problems import Exact, conv_net, mini_batch, tiny_vit
 from pdeinfl.engine.jacobian import Jacobian
 from pdeinfl.engine.precision import float32_products
 
@@ -57,7 +57,7 @@ def test_bfloat16_products_are_as_exact_as_their_name(side):
 @pytest.mark.parametrize("relative", [1.0, 1e-1, 1e-3])
 def test_bounds_hold_with_bfloat16_products(model, relative):
     torch.manual_seed(3)
-    vit = pi.surrogates.ViT(resolution=4, width=8, depth=1, heads=2, patch=2)
+    vit = tiny_vit(width=8)
     module = conv_net(width=8) if model == "conv" else vit
     batch = mini_batch(3, sides=(4, 4))
     truth = Exact(module, batch)

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import pdeinfl as pi
-from engine_problems import Exact, conv_net, mini_batch
+from engine_problems import Exact, conv_net, mini_batch, tiny_unet, tiny_vit
 from pdeinfl.engine.jacobian import Jacobian
 
 MODELS = {
     "more outputs than parameters": lambda: conv_net(width=2),
     "more parameters than outputs": lambda: conv_net(width=16),
-    "unet": lambda: pi.surrogates.UNet(width=1, kernels=(3,), stem_kernel=3, heads=1),
-    "vit": lambda: pi.surrogates.ViT(resolution=4, width=6, depth=1, heads=2, patch=2),
+    "unet": tiny_unet,
+    "vit": tiny_vit,
 }
 RELATIVE = (1e-1, 1e-3, 1e-5)
 OPTIONS = {

@@ -105,7 +105,7 @@ def save_checkpoint(
         "epoch": epoch,
         "config": getattr(model, "config", None),
         "settings": dict(settings or {}),
-        "model": {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()},
+        "model": _on_cpu(model.state_dict()),
         "optimizer": {} if optimizer is None else _on_cpu(optimizer.state_dict()),
         "history": {"rows": history.rows(), "n_parameters": history.n_parameters},
     }
@@ -115,12 +115,12 @@ def save_checkpoint(
 
 
 def _on_cpu(value: Any) -> Any:
-    """The same nested dicts and lists with every tensor on the CPU, whatever device they were on."""
+    """The same nested dicts and lists with every tensor contiguous and on the CPU, wherever it was."""
     if isinstance(value, dict):
         return {key: _on_cpu(held) for key, held in value.items()}
     if isinstance(value, list):
         return [_on_cpu(held) for held in value]
-    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+    return value.detach().cpu().contiguous() if isinstance(value, torch.Tensor) else value
 
 
 def load_checkpoint(
