@@ -99,14 +99,14 @@ pub fn run<T: Send>(
     work: impl FnOnce(&Progress) -> Result<T> + Send,
 ) -> Result<T> {
     let pool = pool(num_threads)?;
-    let progress = Progress::default();
-    std::thread::scope(|scope| {
-        let (finished, wait) = mpsc::sync_channel::<()>(1);
-        let progress = &progress;
-        let worker = scope.spawn(move || {
-            let result = pool.install(|| work(progress));
+    let progress = &Progress::default();
+    let mut result = None;
+    let (into, (finished, wait)) = (&mut result, mpsc::sync_channel::<()>(1));
+    // In place: the calling thread stays outside the pool, and none is started for the call.
+    pool.in_place_scope(|scope| {
+        scope.spawn(move |_| {
+            *into = Some(work(progress));
             let _ = finished.send(());
-            result
         });
         while let Err(mpsc::RecvTimeoutError::Timeout) = wait.recv_timeout(POLL) {
             if !monitor(progress.done()) {
@@ -114,11 +114,9 @@ pub fn run<T: Send>(
                 break;
             }
         }
-        match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    });
+    let Some(result) = result else { unreachable!("a panic of the work leaves the scope as one") };
+    result
 }
 
 #[cfg(test)]
@@ -146,6 +144,12 @@ mod tests {
             }
         };
         assert!(matches!(run(Some(1), &mut |_| false, work), Err(Error::Interrupted)));
+    }
+
+    #[test]
+    #[should_panic(expected = "in the pool")]
+    fn a_panic_reaches_the_caller() {
+        let _ = run(Some(2), &mut |_| true, |_| -> Result<()> { panic!("in the pool") });
     }
 
     #[test]
