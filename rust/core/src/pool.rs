@@ -88,6 +88,10 @@ impl Progress {
 /// How often the waiting thread looks at the progress and asks the monitor whether to go on.
 const POLL: Duration = Duration::from_millis(50);
 
+/// Threads that are all woken at once. One that the first worker wakes while the calling thread is not asleep yet may be
+/// put behind either of them, on few processors, and be moved only after milliseconds; on many there is a free one.
+const FEW: usize = 8;
+
 /// Run `work` inside the pool while the calling thread polls `monitor` with the units done; `monitor` returning `false`
 /// cancels the work, which ends at its next [`Progress::advance`] or [`Progress::check`].
 ///
@@ -108,6 +112,9 @@ pub fn run<T: Send>(
             *into = Some(work(progress));
             let _ = finished.send(());
         });
+        if (2..=FEW).contains(&pool.current_num_threads()) {
+            pool.spawn_broadcast(|_| {});
+        }
         while let Err(mpsc::RecvTimeoutError::Timeout) = wait.recv_timeout(POLL) {
             if !monitor(progress.done()) {
                 progress.cancelled.store(true, Ordering::Relaxed);
