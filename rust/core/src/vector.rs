@@ -43,6 +43,17 @@ pub trait Vector<T>: Copy {
         // SAFETY: as this function.
         unsafe { Self::load(&line[0]) }
     }
+    /// Whether [`Vector::joined`] takes no longer than [`Vector::shifted`].
+    const JOINS: bool = false;
+    /// [`Vector::shifted`] of lines that lie apart.
+    #[inline(always)]
+    unsafe fn joined(before: &[T; LINE], line: &[T; LINE], after: &[T; LINE], shift: isize) -> Self
+    where
+        T: Copy,
+    {
+        // SAFETY: as this function.
+        unsafe { Self::shifted(&[*before, *line, *after], shift) }
+    }
 }
 
 /// Loops over lines, compiled once for each instruction set.
@@ -104,10 +115,10 @@ mod x86 {
 
     use super::{AHEAD, LINE, Vector};
 
-    /// A line of `$n` registers; `$shifted` replaces the trait's own.
+    /// A line of `$n` registers; `$joined` replaces the trait's own, and makes shifted lines too.
     macro_rules! line_of {
         ($register:ty, $n:literal, $element:ty, $set1:ident, $load:ident, $store:ident, $stream:ident, $sub:ident, $mul:ident, $fma:ident
-         $(, $shifted:item)?) => {
+         $(, $joined:item)?) => {
             impl Vector<$element> for [$register; $n] {
                 #[inline(always)]
                 unsafe fn splat(value: $element) -> Self {
@@ -175,7 +186,15 @@ mod x86 {
                     }
                     self
                 }
-                $($shifted)?
+                $(
+                    const JOINS: bool = true;
+                    $joined
+                    #[inline(always)]
+                    unsafe fn shifted(lines: &[[$element; LINE]; 3], shift: isize) -> Self {
+                        // SAFETY: as this function.
+                        unsafe { Self::joined(&lines[0], &lines[1], &lines[2], shift) }
+                    }
+                )?
             }
         };
     }
@@ -209,12 +228,12 @@ mod x86 {
         _mm512_fmadd_ps,
         /// From whole lines: a load across two of them takes twice the time.
         #[inline(always)]
-        unsafe fn shifted(lines: &[[f32; LINE]; 3], shift: isize) -> Self {
+        unsafe fn joined(before: &[f32; LINE], line: &[f32; LINE], after: &[f32; LINE], shift: isize) -> Self {
             // SAFETY: as in `splat`.
             unsafe {
-                let before = _mm512_loadu_si512(lines[0].as_ptr().cast());
-                let line = _mm512_loadu_si512(lines[1].as_ptr().cast());
-                let after = _mm512_loadu_si512(lines[2].as_ptr().cast());
+                let before = _mm512_loadu_si512(before.as_ptr().cast());
+                let line = _mm512_loadu_si512(line.as_ptr().cast());
+                let after = _mm512_loadu_si512(after.as_ptr().cast());
                 [_mm512_castsi512_ps(align!(_mm512_alignr_epi32, 16, shift, before, line, after))]
             }
         }
@@ -232,13 +251,13 @@ mod x86 {
         _mm512_fmadd_pd,
         /// As in `f32`.
         #[inline(always)]
-        unsafe fn shifted(lines: &[[f64; LINE]; 3], shift: isize) -> Self {
+        unsafe fn joined(before: &[f64; LINE], line: &[f64; LINE], after: &[f64; LINE], shift: isize) -> Self {
             // SAFETY: as in `splat`.
             unsafe {
-                let before = _mm512_loadu_si512(lines[0][LINE / 2..].as_ptr().cast());
-                let low = _mm512_loadu_si512(lines[1].as_ptr().cast());
-                let high = _mm512_loadu_si512(lines[1][LINE / 2..].as_ptr().cast());
-                let after = _mm512_loadu_si512(lines[2].as_ptr().cast());
+                let before = _mm512_loadu_si512(before[LINE / 2..].as_ptr().cast());
+                let low = _mm512_loadu_si512(line.as_ptr().cast());
+                let high = _mm512_loadu_si512(line[LINE / 2..].as_ptr().cast());
+                let after = _mm512_loadu_si512(after.as_ptr().cast());
                 [
                     _mm512_castsi512_pd(align!(_mm512_alignr_epi64, 8, shift, before, low, high)),
                     _mm512_castsi512_pd(align!(_mm512_alignr_epi64, 8, shift, low, high, after)),

@@ -1,12 +1,10 @@
 //! One pass over a stack of planes: every output row from a window of input rows that stays in the nearest cache.
 #![allow(unsafe_code)]
 
-use std::array::from_fn;
-
 use rayon::prelude::*;
 
 use super::stencil::Stack;
-use super::window::{Reach, Window};
+use super::window::{Around, Centre, InPlace, Reach, Window};
 use crate::error::Result;
 use crate::isa::Isa;
 use crate::pool::Progress;
@@ -62,7 +60,8 @@ pub(super) fn sweep<T: Real, const W: usize>(
             let (now, rest) = std::mem::take(&mut out).split_at_mut(n * n_y);
             let added = partner(plane).map(|(other, sign)| (&fields.plane(other)[first * n_y..], sign));
             let plane = fields.plane(plane);
-            Part { out: now, plane, shape: (n_x, n_y), first, added, term, memory, far, streamed }.dispatch(isa);
+            let part = Part { out: now, plane, shape: (n_x, n_y), first, added, term, far, streamed };
+            Swept { part, memory }.dispatch(isa);
             (out, row) = (rest, row + n);
             progress.advance(1)?;
         }
@@ -78,28 +77,49 @@ struct Part<'a, T, const W: usize> {
     first: usize,
     added: Option<(&'a [T], f64)>,
     term: &'a Term<'a, T, W>,
-    memory: &'a mut Vec<T>,
     /// Whether the planes are too large for the caches.
     far: bool,
     /// Whether to write past the caches; then every row of `out` consists of whole lines, aligned to 64 bytes.
     streamed: bool,
 }
 
-impl<T: Real, const W: usize> Kernel<T> for Part<'_, T, W> {
+/// A part, and memory for a window.
+struct Swept<'a, T, const W: usize> {
+    part: Part<'a, T, W>,
+    memory: &'a mut Vec<T>,
+}
+
+impl<T: Real, const W: usize> Kernel<T> for Swept<'_, T, W> {
     #[inline(always)]
     unsafe fn run<V: Vector<T>>(self) {
+        let Self { part, memory } = self;
+        let (plane, shape, reach, far, first) = (part.plane, part.shape, part.term.reach(), part.far, part.first);
+        let in_place = if V::JOINS { InPlace::new(plane, shape, reach, far, first) } else { None };
+        // SAFETY: as this function.
+        unsafe {
+            match in_place {
+                Some(around) => part.fill::<V>(around),
+                None => part.fill::<V>(Window::new::<V>(plane, shape, reach, far, first, memory)),
+            }
+        }
+    }
+}
+
+impl<T: Real, const W: usize> Part<'_, T, W> {
+    /// # Safety
+    /// The machine has the instructions of `V`.
+    #[inline(always)]
+    unsafe fn fill<V: Vector<T>>(self, mut around: impl Around<T>) {
         let n = self.shape.1;
         // SAFETY: as this function; `streamed` vouches for whole aligned lines.
         unsafe {
-            let mut window =
-                Window::new::<V>(self.plane, self.shape, self.term.reach(), self.far, self.first, self.memory);
             for (i, out) in self.out.chunks_exact_mut(n).enumerate() {
                 if i > 0 {
-                    window.advance::<V>();
+                    around.advance::<V>();
                 }
                 // Whole lines in a loop without calls, which would empty the registers; what is left of the row after.
                 let (lines, rest) = out.as_chunks_mut();
-                let n_whole = lines.len();
+                let (n_whole, n_lines) = (lines.len(), n.div_ceil(LINE));
                 let mut end = [T::default(); LINE];
                 macro_rules! fill {
                     ($v:ident => $value:expr) => {
@@ -115,25 +135,25 @@ impl<T: Real, const W: usize> Kernel<T> for Part<'_, T, W> {
                 }
                 match self.term {
                     Term::X(c) => {
-                        let (c, rows) = (splat::<T, V, W>(c), rows(&window));
+                        let (c, rows) = (splat::<T, V, W>(c), rows(&around, n_lines));
                         fill!(v => down(&c, &rows, v));
                     }
                     Term::Y(c) => {
-                        let (c, row) = (splat::<T, V, W>(c), window.padded_row());
+                        let (c, row) = (splat::<T, V, W>(c), around.centre());
                         fill!(v => across(&c, row, v));
                     }
                     Term::Rotation { along_x, along_y, x, minus_y } => {
-                        let (rows, row) = (rows(&window), window.padded_row());
+                        let (rows, row, minus_y) = (rows(&around, n_lines), around.centre(), &minus_y[..n_lines]);
                         let x = x[self.first + i];
                         let (along_x, along_y) = (splat::<T, V, W>(along_x), splat::<T, V, W>(&along_y.map(|c| c * x)));
                         if let Some((other, sign)) = self.added {
                             let (other, sign) = (Row::new(&other[i * n..][..n]), V::splat(T::from_f64(sign)));
                             fill!(v => {
-                                let value = turned(&along_x, &rows, &along_y, row, &minus_y[v], v);
+                                let value = turned(&along_x, &rows, &along_y, row, minus_y, v);
                                 V::load(other.line(v)).multiply_add(sign, value)
                             });
                         } else {
-                            fill!(v => turned(&along_x, &rows, &along_y, row, &minus_y[v], v));
+                            fill!(v => turned(&along_x, &rows, &along_y, row, minus_y, v));
                         }
                     }
                 }
@@ -183,18 +203,24 @@ unsafe fn splat<T: Real, V: Vector<T>, const W: usize>(c: &[f64; W]) -> [V; W] {
     }
 }
 
-/// Rows that come after the current one, and as many that come before.
+/// Rows that come after the current one, and as many that come before: all of one length, which is checked once.
 type Neighbours<'a, T, const W: usize> = ([&'a [[T; LINE]]; W], [&'a [[T; LINE]]; W]);
 
 #[inline(always)]
-fn rows<'a, T: Real, const W: usize>(window: &'a Window<'_, T>) -> Neighbours<'a, T, W> {
-    (from_fn(|k| window.row(k as isize + 1)), from_fn(|k| window.row(-(k as isize) - 1)))
+fn rows<T: Real, const W: usize>(around: &impl Around<T>, n_lines: usize) -> Neighbours<'_, T, W> {
+    // In a loop: functions that take closures may be calls, which would empty the registers.
+    let (mut after, mut before) = ([&[][..]; W], [&[][..]; W]);
+    for k in 0..W {
+        after[k] = &around.row(k as isize + 1)[..n_lines];
+        before[k] = &around.row(-(k as isize) - 1)[..n_lines];
+    }
+    (after, before)
 }
 
 /// `Σ_k c[k] (after[k] − before[k])` in line `v`, across rows.
 ///
 /// # Safety
-/// The machine has the instructions of `V`.
+/// The machine has the instructions of `V`; `v` is less than the length of the rows.
 #[inline(always)]
 unsafe fn down<T: Real, V: Vector<T>, const W: usize>(
     c: &[V; W],
@@ -203,30 +229,30 @@ unsafe fn down<T: Real, V: Vector<T>, const W: usize>(
 ) -> V {
     // SAFETY: as this function.
     unsafe {
-        let mut sum = V::load(&after[0][v]).subtract(V::load(&before[0][v])).multiply(c[0]);
+        let mut sum = V::load(after[0].get_unchecked(v)).subtract(V::load(before[0].get_unchecked(v))).multiply(c[0]);
         for k in 1..W {
-            sum = V::load(&after[k][v]).subtract(V::load(&before[k][v])).multiply_add(c[k], sum);
+            let difference = V::load(after[k].get_unchecked(v)).subtract(V::load(before[k].get_unchecked(v)));
+            sum = difference.multiply_add(c[k], sum);
         }
         sum
     }
 }
 
-/// `Σ_k c[k] (u[· + k + 1] − u[· − k − 1])` in line `v` of a padded row.
+/// `Σ_k c[k] (u[· + k + 1] − u[· − k − 1])` in line `v` of a row.
 ///
 /// # Safety
-/// The machine has the instructions of `V`.
+/// The machine has the instructions of `V`; the row has a line `v`.
 #[inline(always)]
-unsafe fn across<T: Real, V: Vector<T>, const W: usize>(c: &[V; W], row: &[[T; LINE]], v: usize) -> V {
-    // In place: of a copy, loads across two lines would wait for the stores that made it.
-    let Some((lines, _)) = row[v..].split_first_chunk() else { unreachable!("a padded row has a line on each side") };
+unsafe fn across<T: Real, C: Centre<T>, V: Vector<T>, const W: usize>(c: &[V; W], row: C, v: usize) -> V {
     // SAFETY: as this function.
     unsafe {
-        let mut sum = V::shifted(lines, 1).subtract(V::shifted(lines, -1)).multiply(c[0]);
+        let lines = row.lines(v);
+        let mut sum = C::shifted::<V>(lines, 1).subtract(C::shifted(lines, -1)).multiply(c[0]);
         if W > 1 {
-            sum = V::shifted(lines, 2).subtract(V::shifted(lines, -2)).multiply_add(c[1], sum);
+            sum = C::shifted::<V>(lines, 2).subtract(C::shifted(lines, -2)).multiply_add(c[1], sum);
         }
         if W > 2 {
-            sum = V::shifted(lines, 3).subtract(V::shifted(lines, -3)).multiply_add(c[2], sum);
+            sum = C::shifted::<V>(lines, 3).subtract(C::shifted(lines, -3)).multiply_add(c[2], sum);
         }
         sum
     }
@@ -235,18 +261,18 @@ unsafe fn across<T: Real, V: Vector<T>, const W: usize>(c: &[V; W], row: &[[T; L
 /// `x ∂y − y ∂x` in line `v`, from weights along y times `x`.
 ///
 /// # Safety
-/// The machine has the instructions of `V`.
+/// The machine has the instructions of `V`; all rows and `minus_y` have a line `v`.
 #[inline(always)]
 unsafe fn turned<T: Real, V: Vector<T>, const W: usize>(
     along_x: &[V; W],
     rows: &Neighbours<'_, T, W>,
     along_y_by_x: &[V; W],
-    row: &[[T; LINE]],
-    minus_y: &[T; LINE],
+    row: impl Centre<T>,
+    minus_y: &[[T; LINE]],
     v: usize,
 ) -> V {
     // SAFETY: as this function.
-    unsafe { down(along_x, rows, v).multiply_add(V::load(minus_y), across(along_y_by_x, row, v)) }
+    unsafe { down(along_x, rows, v).multiply_add(V::load(minus_y.get_unchecked(v)), across(along_y_by_x, row, v)) }
 }
 
 #[cfg(test)]
@@ -272,12 +298,17 @@ mod tests {
     fn check<T: Real + Into<f64>>(eps: f64) {
         let weights = central_weights(6).expect("order 6");
         let c = [weights[0], weights[1], weights[2]];
-        for shape in [(7, 7), (9, 8), (8, 17), (40, 33), (300, 263)] {
+        for shape in [(7, 7), (9, 8), (7, 16), (8, 17), (40, 33), (40, 48), (300, 263)] {
             let size = shape.0 * shape.1;
-            let u: Vec<T> =
-                (0..3 * size).map(|k| T::from_f64((k as f64 * 0.618_033_988_749_895).fract() - 0.5)).collect();
+            // On a cache line: rows of whole lines are taken where they lie.
+            let mut memory = vec![T::default(); 3 * size + LINE];
+            let start = memory.as_ptr().align_offset(64);
+            let u = &mut memory[start..][..3 * size];
+            for (k, u) in u.iter_mut().enumerate() {
+                *u = T::from_f64((k as f64 * 0.618_033_988_749_895).fract() - 0.5);
+            }
             let exact: Vec<f64> = u.iter().map(|&value| value.into()).collect();
-            let stack = Stack::new(&u, shape.0, shape.1).expect("planes");
+            let stack = Stack::new(u, shape.0, shape.1).expect("planes");
             let x: Vec<f64> = (0..shape.0).map(|i| i as f64 - 3.0).collect();
             let mut minus_y: Vec<T> = (0..shape.1).map(|j| T::from_f64(2.0 - j as f64)).collect();
             minus_y.resize(shape.1.next_multiple_of(LINE), T::default());
@@ -304,6 +335,28 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// Rows of whole lines, where they lie and, from memory that is not on a cache line, in a window.
+    #[test]
+    fn in_place_it_is_the_same() {
+        let shape = (9, 2 * LINE);
+        let u: Vec<f32> = (0..2 * 9 * shape.1).map(|k| (k as f32 * 0.618_034).fract() - 0.5).collect();
+        let x = [-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0];
+        let (c, minus_y) = ([0.75, -0.15, 1.0 / 60.0], [[0.5; LINE], [-1.5; LINE]]);
+        let terms = [Term::X(c), Term::Y(c), Term::Rotation { along_x: c, along_y: c, x: &x, minus_y: &minus_y }];
+        let mut memory = vec![0.0; u.len() + 2 * LINE];
+        let line = memory.as_ptr().align_offset(64);
+        for (term, isa) in terms.iter().flat_map(|term| Isa::available().into_iter().map(move |isa| (term, isa))) {
+            let mut from = |start: usize| {
+                let place = &mut memory[start..][..u.len()];
+                place.copy_from_slice(&u);
+                let (stack, mut out) = (Stack::new(place, shape.0, shape.1).expect("planes"), vec![f32::NAN; u.len()]);
+                sweep(&mut out, &stack, term, |k| Some((1 - k, 1.0)), isa, &Progress::default()).expect("runs");
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(from(line), from(line + 1), "{isa:?}");
         }
     }
 

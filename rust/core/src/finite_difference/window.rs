@@ -1,4 +1,4 @@
-//! Consecutive rows of a periodic plane, side by side and padded with what lies beyond the seam.
+//! Consecutive rows of a periodic plane: where they lie, or side by side and padded with what lies beyond the seam.
 #![allow(unsafe_code)]
 
 use crate::vector::{LINE, Real, Vector};
@@ -18,7 +18,109 @@ impl Reach {
     }
 }
 
-/// The rows around a current one. Each starts on a cache line.
+/// The rows around a current one.
+pub(super) trait Around<T: Real> {
+    /// Go to the next row.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `V`.
+    unsafe fn advance<V: Vector<T>>(&mut self);
+
+    /// The row `down` below the current one; what its last line has beyond the plane means nothing.
+    fn row(&self, down: isize) -> &[[T; LINE]];
+
+    /// The current row, with what lies before and after it.
+    fn centre(&self) -> impl Centre<T>;
+}
+
+/// A row and what lies beyond its ends.
+pub(super) trait Centre<T: Real>: Copy {
+    /// A line between its neighbours.
+    type Lines: Copy;
+
+    /// Line `v` of the row.
+    ///
+    /// # Safety
+    /// `v` is less than the number of lines of [`Around::row`].
+    unsafe fn lines(self, v: usize) -> Self::Lines;
+
+    /// A line from `shift` elements past the start of the middle one on.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `V`.
+    unsafe fn shifted<V: Vector<T>>(lines: Self::Lines, shift: isize) -> V;
+}
+
+/// The rows where they lie: each whole lines of the plane.
+pub(super) struct InPlace<'a, T> {
+    lines: &'a [[T; LINE]],
+    n_rows: usize,
+    lines_per_row: usize,
+    reach: Reach,
+    /// Whether the plane comes from beyond the caches.
+    far: bool,
+    current: usize,
+}
+
+impl<'a, T: Real> InPlace<'a, T> {
+    /// The rows around row `current`; None where rows do not consist of whole lines that are cache lines.
+    pub(super) fn new(plane: &'a [T], shape: (usize, usize), reach: Reach, far: bool, current: usize) -> Option<Self> {
+        let whole = shape.1.is_multiple_of(LINE) && plane.as_ptr().addr().is_multiple_of(64);
+        let (lines, lines_per_row) = (plane.as_chunks().0, shape.1 / LINE);
+        whole.then_some(Self { lines, n_rows: shape.0, lines_per_row, reach, far, current })
+    }
+}
+
+impl<T: Real> Around<T> for InPlace<'_, T> {
+    #[inline(always)]
+    unsafe fn advance<V: Vector<T>>(&mut self) {
+        self.current += 1;
+        if self.far {
+            for line in self.row(self.reach.rows as isize) {
+                // SAFETY: as this function.
+                unsafe { V::prefetch(line) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self, down: isize) -> &[[T; LINE]] {
+        let (n_rows, n_lines) = (self.n_rows, self.lines_per_row);
+        let row = (self.current + n_rows).wrapping_add_signed(down);
+        let row = if row < n_rows { row } else { row - n_rows };
+        let row = if row < n_rows { row } else { row - n_rows };
+        &self.lines[row * n_lines..][..n_lines]
+    }
+
+    #[inline(always)]
+    fn centre(&self) -> impl Centre<T> {
+        Ring(self.row(0))
+    }
+}
+
+/// A row that begins again after its end.
+#[derive(Clone, Copy)]
+struct Ring<'a, T>(&'a [[T; LINE]]);
+
+impl<'a, T: Real> Centre<T> for Ring<'a, T> {
+    type Lines = [&'a [T; LINE]; 3];
+
+    #[inline(always)]
+    unsafe fn lines(self, v: usize) -> Self::Lines {
+        let last = self.0.len() - 1;
+        let (before, after) = (if v == 0 { last } else { v - 1 }, if v == last { 0 } else { v + 1 });
+        // SAFETY: `v` is at most the last.
+        unsafe { [self.0.get_unchecked(before), self.0.get_unchecked(v), self.0.get_unchecked(after)] }
+    }
+
+    #[inline(always)]
+    unsafe fn shifted<V: Vector<T>>([before, line, after]: Self::Lines, shift: isize) -> V {
+        // SAFETY: as this function.
+        unsafe { V::joined(before, line, after, shift) }
+    }
+}
+
+/// The rows in memory of their own. Each starts on a cache line.
 pub(super) struct Window<'a, T> {
     plane: &'a [T],
     shape: (usize, usize),
@@ -63,18 +165,6 @@ impl<'a, T: Real> Window<'a, T> {
         window
     }
 
-    /// Go to the next row.
-    ///
-    /// # Safety
-    /// The machine has the instructions of `V`.
-    #[inline(always)]
-    pub(super) unsafe fn advance<V: Vector<T>>(&mut self) {
-        let oldest = self.top;
-        self.top = if self.top + 1 == self.reach.n_rows() { 0 } else { self.top + 1 };
-        // SAFETY: as this function.
-        unsafe { self.load::<V>(oldest) };
-    }
-
     /// Load the next row of the plane.
     ///
     /// # Safety
@@ -112,16 +202,45 @@ impl<'a, T: Real> Window<'a, T> {
         let n_rows = self.reach.n_rows();
         (if slot < n_rows { slot } else { slot - n_rows }) * self.stride + LINE
     }
+}
 
-    /// The row `down` below the current one; what its last line has beyond the plane means nothing.
+impl<T: Real> Around<T> for Window<'_, T> {
     #[inline(always)]
-    pub(super) fn row(&self, down: isize) -> &[[T; LINE]] {
+    unsafe fn advance<V: Vector<T>>(&mut self) {
+        let oldest = self.top;
+        self.top = if self.top + 1 == self.reach.n_rows() { 0 } else { self.top + 1 };
+        // SAFETY: as this function.
+        unsafe { self.load::<V>(oldest) };
+    }
+
+    #[inline(always)]
+    fn row(&self, down: isize) -> &[[T; LINE]] {
         self.memory[self.start(down)..][..self.shape.1.next_multiple_of(LINE)].as_chunks().0
     }
 
-    /// The current row, between a line that ends with what lies before it and one that starts with what lies after it.
     #[inline(always)]
-    pub(super) fn padded_row(&self) -> &[[T; LINE]] {
-        self.memory[self.start(0) - LINE..][..self.shape.1.next_multiple_of(LINE) + 2 * LINE].as_chunks().0
+    fn centre(&self) -> impl Centre<T> {
+        Padded(self.memory[self.start(0) - LINE..][..self.shape.1.next_multiple_of(LINE) + 2 * LINE].as_chunks().0)
+    }
+}
+
+/// A row between a line that ends with what lies before it and one that starts with what lies after it.
+#[derive(Clone, Copy)]
+struct Padded<'a, T>(&'a [[T; LINE]]);
+
+impl<'a, T: Real> Centre<T> for Padded<'a, T> {
+    type Lines = &'a [[T; LINE]; 3];
+
+    #[inline(always)]
+    unsafe fn lines(self, v: usize) -> Self::Lines {
+        // SAFETY: a padded row has a line on each side of those of the row.
+        unsafe { self.0.get_unchecked(v..).first_chunk().unwrap_unchecked() }
+    }
+
+    #[inline(always)]
+    unsafe fn shifted<V: Vector<T>>(lines: Self::Lines, shift: isize) -> V {
+        // In place: of a copy, loads across two lines would wait for the stores that made it.
+        // SAFETY: as this function.
+        unsafe { V::shifted(lines, shift) }
     }
 }
