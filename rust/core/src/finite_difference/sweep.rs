@@ -1,4 +1,4 @@
-//! One pass over a stack of planes: every output row from a window of input rows that stays in the nearest cache.
+//! One pass over a stack of planes: every output row from the input rows around it, which stay in the nearest cache.
 #![allow(unsafe_code)]
 
 use rayon::prelude::*;
@@ -111,7 +111,7 @@ impl<T: Real, const W: usize> Part<'_, T, W> {
     #[inline(always)]
     unsafe fn fill<V: Vector<T>>(self, mut around: impl Around<T>) {
         let n = self.shape.1;
-        // SAFETY: as this function; `streamed` vouches for whole aligned lines.
+        // SAFETY: as this function; `streamed` vouches for whole aligned lines, and all rows have `n_lines` of them.
         unsafe {
             for (i, out) in self.out.chunks_exact_mut(n).enumerate() {
                 if i > 0 {
